@@ -88,7 +88,7 @@ def select(
         begin: where the axis of time has its zero; None is the first value of each curve.
 
     Raises:
-        InvalidInput: there is no such metric.
+        InvalidInput: the metric does not exist.
     """
     wanted = list(metrics) or _usual_metrics(runs)
     curves = []

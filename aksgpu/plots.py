@@ -449,8 +449,8 @@ def _draw_cost(ax: Axes, theme: _Theme, spans: list[_Span], begin: pd.Timestamp,
 def _say(ax: Axes, theme: _Theme, text: str) -> None:
     """Write into axes why they are empty."""
     wrapped = textwrap.fill(text, _LONGEST_LINE)
-    said = ax.text(0.5, 0.5, wrapped, transform=ax.transAxes, ha="center", va="center", color=theme.grey)
-    said.set_parse_math(False)
+    note = ax.text(0.5, 0.5, wrapped, transform=ax.transAxes, ha="center", va="center", color=theme.grey)
+    note.set_parse_math(False)
     ax.set_yticks([])
 
 

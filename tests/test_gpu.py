@@ -1,4 +1,4 @@
-"""GPU samples: how they are taken in a pod, thinned and read, and what is said where there are none."""
+"""GPU samples: how they are taken in a pod, thinned and read, and the reasons for missing samples."""
 
 from __future__ import annotations
 
@@ -308,8 +308,8 @@ def test_a_simulated_gpu_has_no_samples_and_says_so(aks: Cluster, made: list[Job
     assert list(table.attrs["sources"].values()) == ["none: the GPU is simulated by the laptop AKS"]
     assert table["utilization"].dtype == "Float64"
     figure = job.plot(gpu=True)
-    said = " ".join(text.get_text() for text in figure.axes[1].texts)
-    assert "simulated by the laptop AKS" in " ".join(said.split())
+    shown = " ".join(text.get_text() for text in figure.axes[1].texts)
+    assert "simulated by the laptop AKS" in " ".join(shown.split())
 
 
 def test_the_samples_of_any_image_are_taken_while_something_waits(
@@ -352,14 +352,14 @@ def test_what_keeps_samples_from_being_taken_is_said(aks: Cluster, made: list[Jo
     job = jobs.submit(aks, image=PYTHON, command=["sleep", "600"], name="simulated-any", gpus=1)
     made.append(job)
     wait_for(lambda: job.status().phase == "Running" and job.gpu().attrs["sources"])
-    (said,) = job.gpu().attrs["sources"].values()
-    assert said == "none: the GPU is simulated by the laptop AKS"
+    (source,) = job.gpu().attrs["sources"].values()
+    assert source == "none: the GPU is simulated by the laptop AKS"
     job.delete()
     job = jobs.submit(aks, image=PYTHON, command=["/bin/sleep", "600"], name="no-smi", gpus=1, env={"PATH": "/nowhere"})
     made.append(job)
     wait_for(lambda: job.status().phase == "Running")
-    (said,) = job.gpu().attrs["sources"].values()
-    assert said == "none: the container has no nvidia-smi"
+    (source,) = job.gpu().attrs["sources"].values()
+    assert source == "none: the container has no nvidia-smi"
 
 
 def test_a_pod_without_a_gpu_and_one_that_has_not_started(aks: Cluster, made: list[Job]) -> None:

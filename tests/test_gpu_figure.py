@@ -1,4 +1,4 @@
-"""Figures of metrics, GPUs and cost: what is drawn, and what is said where nothing is known."""
+"""Figures of metrics, GPUs and cost: what is drawn, and the texts for unknown values."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_missing_samples_are_a_gap(table: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize(
-    ("samples", "said"),
+    ("samples", "note"),
     [
         (
             gpu_table([], {"p": "none: the container has no nvidia-smi"}),
@@ -119,10 +119,10 @@ def test_missing_samples_are_a_gap(table: pd.DataFrame) -> None:
         (gpu(1, None), "the GPU does not report its utilization"),
     ],
 )
-def test_why_there_is_no_utilization(table: pd.DataFrame, samples: pd.DataFrame, said: str) -> None:
+def test_why_there_is_no_utilization(table: pd.DataFrame, samples: pd.DataFrame, note: str) -> None:
     middle = plots.with_gpu(table, samples, FACTS).axes[1]
     assert not middle.lines
-    assert texts(middle) == said
+    assert texts(middle) == note
 
 
 def test_a_run_without_anything_is_a_figure_that_says_so() -> None:

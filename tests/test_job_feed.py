@@ -180,7 +180,7 @@ def test_pods_without_an_index_that_run_side_by_side_have_curves_of_their_own() 
     assert len(plots.curve(reader.frame()).axes[0].lines) == 2
 
 
-# What is said about the GPUs
+# Notes about the GPUs
 
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
@@ -226,16 +226,16 @@ def test_a_gpu_that_was_idle_for_ten_minutes_and_its_cost() -> None:
 
 
 def test_the_log_says_that_the_cpu_trains() -> None:
-    (said,) = notes(samples(1), "Using cpu device").warnings
-    assert said == 'Training on the CPU although a GPU is paid for: the log says "Using cpu device"'
+    (note,) = notes(samples(1), "Using cpu device").warnings
+    assert note == 'Training on the CPU although a GPU is paid for: the log says "Using cpu device"'
     assert notes(samples(1, 50), "Using cpu device").warnings == (), "the samples say otherwise"
     assert notes(samples(1), "Using cpu device", "Using cuda device").warnings == ()
-    assert notes(gpu_table([], {}), "Using cpu device").warnings == (said,)
+    assert notes(gpu_table([], {}), "Using cpu device").warnings == (note,)
 
 
 def test_a_guess_says_that_it_is_one() -> None:
-    (said,) = notes(samples(3), "step=1 loss=0.5").warnings
-    assert "a guess, because the log has metrics and the GPU was at 0 % in all 37 samples of 3 minutes" in said
+    (note,) = notes(samples(3), "step=1 loss=0.5").warnings
+    assert "a guess, because the log has metrics and the GPU was at 0 % in all 37 samples of 3 minutes" in note
     assert notes(samples(3)).warnings == (), "it may still load its data"
     assert notes(samples(1), "step=1 loss=0.5").warnings == ()
 

@@ -723,12 +723,12 @@ def test_an_interruption_is_one_sentence(setup: Any, call: str) -> None:
 def test_a_message_after_the_lines_is_not_a_line(setup: Any) -> None:
     pod = Pod(policy="Never").start().write("a", "b")
     case = setup(pod)
-    said = iter(["failed to create fsnotify watcher: too many open files", "no such file or directory\n"])
+    texts = iter(["failed to create fsnotify watcher: too many open files", "no such file or directory\n"])
 
     def answer(request: Any) -> bool:
         if not request.route.endswith("/log") or request.query.get("follow") != "true":
             return False
-        text = next(said, None)
+        text = next(texts, None)
         if text is None:
             return False
         request.begin()
@@ -744,7 +744,7 @@ def test_a_message_after_the_lines_is_not_a_line(setup: Any) -> None:
     case.wait_for(3)
     pod.end(0)
     assert case.end() == ["a", "b", "c"]
-    assert next(said, None) is None
+    assert next(texts, None) is None
 
 
 def test_a_message_that_stays_is_reported(setup: Any, monkeypatch: pytest.MonkeyPatch) -> None:

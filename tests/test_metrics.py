@@ -168,8 +168,8 @@ def test_facts_of_a_newer_tensorflow() -> None:
 
 
 def test_facts_contain_whether_the_gpu_is_simulated() -> None:
-    said = metrics.facts("name: Tesla T4 (simulated) major: 7 minor: 5\n")
-    assert (said["gpu_model"], said["simulated"]) == ("Tesla T4", True)
+    found = metrics.facts("name: Tesla T4 (simulated) major: 7 minor: 5\n")
+    assert (found["gpu_model"], found["simulated"]) == ("Tesla T4", True)
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ class ClusterReader:
         return self.attempt(f"{plural}.{group}", fetch)
 
     def node(self, name: str) -> Object | None:
-        """Return the Node object. Empty if there is no such node, None if that could not be read."""
+        """Return the Node object; an empty one if the node does not exist, None if it could not be read."""
 
         def fetch() -> Object:
             try:

@@ -38,7 +38,7 @@ def job(aks: HasKube, name: str, *, namespace: str | None = None) -> Diagnosis:
 
     Raises:
         InvalidInput: ``aks`` is not a cluster, or a name is not valid.
-        NotFound: there is no such Job.
+        NotFound: the Job does not exist.
 
     Example:
         >>> diagnose.job(aks, "samples-tf-mnist-demo")  # doctest: +SKIP

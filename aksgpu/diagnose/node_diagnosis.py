@@ -69,7 +69,7 @@ def node(aks: HasKube, name: str) -> Diagnosis:
 
     Raises:
         InvalidInput: an argument is not valid.
-        NotFound: there is no such node.
+        NotFound: the node does not exist.
         Forbidden: you may not read nodes.
 
     Example:

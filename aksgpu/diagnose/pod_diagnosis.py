@@ -192,7 +192,7 @@ def pod(aks: HasKube, name: str, *, namespace: str | None = None) -> Diagnosis:
 
     Raises:
         InvalidInput: ``aks`` is not a cluster, or a name is not valid.
-        NotFound: there is no such pod.
+        NotFound: the pod does not exist.
 
     Example:
         >>> diagnose.pod(aks, "samples-tf-mnist-demo-x7k2p")  # doctest: +SKIP

@@ -18,7 +18,7 @@ _NO_NODES = "no nodes available to schedule pods"
 _PREEMPTION = "preemption:"
 """Where the causes end."""
 _ABOUT_CLAIMS = ("no new claims to deallocate", "still not schedulable", "deallocation of ResourceClaim completed")
-"""What Kubernetes 1.34 and later say before that about claims of devices. These are no causes."""
+"""Texts about device claims that Kubernetes 1.34 and later write before the causes."""
 _NOT_SCALED = re.compile(r"pod didn't trigger scale-up(?: \([^()]*\))?:?(?P<causes>.*)", re.S)
 _KARPENTER = re.compile(
     r"(?:Failed to schedule pod|Could not schedule pod|no nodepools found)[,:]?\s*(?P<causes>.*)", re.S

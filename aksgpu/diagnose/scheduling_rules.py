@@ -262,7 +262,7 @@ def _nodes_in_pool(situation: Situation) -> int:
 
 
 def _add_node(situation: Situation) -> tuple[str, str]:
-    """Return the code and the command that add a node to the pool; empty if there is no pool."""
+    """Return the code and the command that add a node to the pool; empty without a pool."""
     if not situation.has_azure:
         return "", ""
     if situation.pool is None:

@@ -53,7 +53,7 @@ def apply(
     - It does not exist: it is created.
     - It exists with the same manifest and has not ended: it is returned.
     - It exists with the same manifest and has ended: it is returned, with a ``UserWarning`` that says when and how it
-      ended. Its log and numbers are those of the old run. With ``replace=False`` there is no warning.
+      ended. Its log and numbers are those of the old run. ``replace=False`` leaves the warning out.
     - It exists with a different manifest: AlreadyExists is raised. The message lists the fields that differ, and says
       when and how the Job ended if it has ended.
     - It is being deleted: the call waits until it is gone, and creates a new one.
@@ -176,7 +176,7 @@ def submit(
 
 
 def _env(env: Mapping[str, object] | None) -> list[Object] | None:
-    """Return a container's ``env``; None if there are no variables."""
+    """Return a container's ``env``; None without variables."""
     variables = job_arguments.pairs("env", env)
     return [{"name": key, "value": value} for key, value in variables.items()] or None
 

@@ -53,7 +53,7 @@ class _PodSamples:
     Attributes:
         rows: rows that no longer change.
         open_rows: rows of the minute that has not ended.
-        problem: why there are no samples, or no more; empty if there is no reason.
+        problem: why samples are missing; empty if none are missing.
         complete: whether nothing more will come.
     """
 

@@ -26,7 +26,7 @@ _LONGEST_TEXT = 200
 
 
 class NoSample(Exception):
-    """There is no sample. The text says why.
+    """No sample could be taken. The text says why.
 
     Attributes:
         final: whether another attempt in the same pod would end in the same way.
@@ -73,8 +73,8 @@ def sample(aks: HasKube, pod: Object) -> list[dict[str, Any]]:
     if done.returncode in (126, 127):
         raise NoSample("the container has no nvidia-smi", final=True)
     if done.returncode:
-        said = " ".join((output + errors).split())[:_LONGEST_TEXT]
-        raise NoSample(f"nvidia-smi failed with exit code {done.returncode}: {said}", final=False)
+        message = " ".join((output + errors).split())[:_LONGEST_TEXT]
+        raise NoSample(f"nvidia-smi failed with exit code {done.returncode}: {message}", final=False)
     rows = parse(output, time.time())
     if not rows:
         raise NoSample("nvidia-smi shows no GPU", final=False)

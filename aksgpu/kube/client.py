@@ -512,7 +512,7 @@ class Kube:
 
         Raises:
             Forbidden: you may not run programs in pods. The ``edit`` role of a namespace may.
-            NotFound: there is no such pod.
+            NotFound: the pod does not exist.
             Unreachable: there was no response. The program may have started.
 
         Example:

@@ -29,8 +29,8 @@ def test_nothing_is_imported_or_sent_before_it_is_needed() -> None:
         "import sys, aksgpu; aksgpu.connect('azure', subscription_id='s');"
         "print([m for m in sys.modules if m.startswith('azure')])"
     )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert said.stdout == "[]\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_the_laptop_is_the_default_and_azure_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,9 @@ def test_the_example_before_you_spend_runs_unchanged(tmp_path: Path) -> None:
     env = {**os.environ, "AKSGPU_HOME": str(tmp_path), "AKSGPU_TIME_SCALE": "0.05"}
     command = [sys.executable, str(ROOT / "examples" / "before_you_spend.py")]
     try:
-        said = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=True).stdout
+        output = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=True).stdout
     finally:
         local.stop(home=tmp_path)
-    assert "Standard_NC4as_T4_v3 in eastus: yes" in said
-    assert "StandardNCADSA100v4Family: 48 of 48 vCPUs left, 72 requested" in said
-    assert said.endswith("True\n")
+    assert "Standard_NC4as_T4_v3 in eastus: yes" in output
+    assert "StandardNCADSA100v4Family: 48 of 48 vCPUs left, 72 requested" in output
+    assert output.endswith("True\n")

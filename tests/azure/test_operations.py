@@ -120,9 +120,9 @@ def test_progress_shows_the_state_without_additional_requests(
     script.on("PUT", CLUSTER, Answer(201, shown("Creating"), OPERATION))
     script.on("GET", "/operations/1", RUNNING, RUNNING, RUNNING, DONE)
     create(scripted, progress=True)
-    said = capsys.readouterr().err
-    assert "creating cluster aks [00:00], Creating, node pools ready 0/1" in said
-    assert "InProgress" not in said
+    printed = capsys.readouterr().err
+    assert "creating cluster aks [00:00], Creating, node pools ready 0/1" in printed
+    assert "InProgress" not in printed
     # One read before each poll, and reads at the start and the end.
     assert script.count("GET", "/operations/1") == 4
     assert script.count("GET", CLUSTER) == 4 + 2

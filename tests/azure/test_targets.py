@@ -150,6 +150,6 @@ def test_the_notebooks_run_unchanged(environment: dict[str, str], theirs: Endpoi
     client = tutorial._client(notebook, path.parent, lambda **_: None)
     client.execute(env=environment, stderr=subprocess.DEVNULL)
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    said = "".join(output.get("text", "") for output in outputs if output.get("name") == "stderr")
-    assert "no cluster 'myAKSCluster' was created" in said
+    shown = "".join(output.get("text", "") for output in outputs if output.get("name") == "stderr")
+    assert "no cluster 'myAKSCluster' was created" in shown
     assert pools(theirs) == [["gpus", 1], ["nodepool1", 1]]

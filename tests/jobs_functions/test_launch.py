@@ -25,7 +25,6 @@ from aksgpu.payload import job_annotations
 
 TIMEOUT = 120
 HERE = Path(__file__).parent
-
 LAUNCHING = job_annotations.LAUNCHING
 
 
