@@ -28,6 +28,7 @@ from aksgpu import history
 from aksgpu.common.arguments import integer, shown
 from aksgpu.common.frames import frame
 from aksgpu.errors import InvalidInput, KubernetesError, NotFound
+from aksgpu.jobs.call_parameters import split_options
 from aksgpu.jobs.gpu_sample_table import gpu_table
 from aksgpu.jobs.job import Job
 from aksgpu.metrics import canonical
@@ -407,23 +408,7 @@ def _parameters(text: str) -> dict[str, str]:
 def _arguments(facts: Mapping[str, Any]) -> dict[str, str]:
     """Return the program's arguments: the options by their names, the rest in one value."""
     words = [str(word) for word in (*(facts.get("command") or ()), *(facts.get("args") or ()))]
-    found: dict[str, str] = {}
-    rest: builtins.list[str] = []
-    place = 0
-    while place < len(words):
-        word = words[place]
-        following = words[place + 1] if place + 1 < len(words) else None
-        place += 1
-        if not word.startswith("--") or word == "--":
-            rest.append(word)
-        elif "=" in word:
-            name, _, value = word.partition("=")
-            found[name] = value
-        elif following is not None and not following.startswith("--"):
-            found[word] = following
-            place += 1
-        else:
-            found[word] = "given"
+    found, rest = split_options(words)
     if rest:
         found["command"] = json.dumps(rest) if any(" " in word for word in rest) else " ".join(rest)
     return found

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["SECRET_NAME", "parameters", "script_parameters"]
+__all__ = ["SECRET_NAME", "parameters", "script_parameters", "split_options"]
 
 SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL|AUTH|CONNECTION_STRING", re.IGNORECASE)
 """Names whose values are not shown or saved."""
@@ -42,7 +42,23 @@ def script_parameters(words: Sequence[str]) -> str:
 
     Long texts, and options whose names are like a secret's, are left out.
     """
-    found: dict[str, str] = {}
+    options, rest = split_options(words)
+    found = {
+        name: value for name, value in options.items() if len(value) <= _LONGEST_TEXT and not SECRET_NAME.search(name)
+    }
+    shown = [word for word in rest if len(word) <= _LONGEST_TEXT and not SECRET_NAME.search(word)]
+    if shown:
+        found["arguments"] = " ".join(shown)
+    text = json.dumps(found)
+    return text if len(text) <= _LONGEST else "{}"
+
+
+def split_options(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Split the words of a command line into its options, by their names, and the other words.
+
+    The value of an option is the text after its ``=``, or the next word if that is not an option, or else ``given``.
+    """
+    options: dict[str, str] = {}
     rest: list[str] = []
     remaining = list(words)
     while remaining:
@@ -54,10 +70,5 @@ def script_parameters(words: Sequence[str]) -> str:
         if not has_value:
             takes_value = bool(remaining) and not remaining[0].startswith("--")
             value = remaining.pop(0) if takes_value else "given"
-        if len(value) <= _LONGEST_TEXT and not SECRET_NAME.search(name):
-            found[name] = value
-    shown = [word for word in rest if len(word) <= _LONGEST_TEXT and not SECRET_NAME.search(word)]
-    if shown:
-        found["arguments"] = " ".join(shown)
-    text = json.dumps(found)
-    return text if len(text) <= _LONGEST else "{}"
+        options[name] = value
+    return options, rest
