@@ -49,7 +49,7 @@ from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.kube.label_names import COMPLETION_INDEX
 from aksgpu.kube.port_forward import PortForward
 from aksgpu.logs import AttemptLogs
-from aksgpu.logs.job_logs import follow_job, job_pods, read_attempts, read_job
+from aksgpu.logs.job_logs import attempts_of, follow_job, job_pods, read_attempts, read_job
 from aksgpu.payload.records import Record
 from aksgpu.storage import Transfer, storage_arguments
 from aksgpu.waiting import Interrupted, Timeout, deadline, wait_until
@@ -772,9 +772,11 @@ class Job:
             LogUnavailable: the node did not serve the log.
             OSError: the directory of the history cannot be written.
         """
-        facts = self.facts()
+        job = self._object()
+        pods = job_pods(self.cluster.kube, job)
+        facts = run_record.read_facts(self.cluster, job, pods)
         try:
-            found = read_attempts(self.cluster, self.name, namespace=self.namespace)
+            found = attempts_of(self.cluster.kube, job, pods)
         except LogsGone:
             return history.save(facts, None, {})
         log = "".join(each.text for each in found.logs)

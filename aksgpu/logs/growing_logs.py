@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from aksgpu.errors import KubernetesError, LogUnavailable, NotFound
+from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.logs.container_runs import State, choose_container, observe
 from aksgpu.logs.deduplication import MARGIN, Response, SeenLines, format_since, has_timestamp
@@ -15,7 +16,6 @@ from aksgpu.logs.follower import EMPTY_RESPONSES, LAST_LINES, is_missing_log, lo
 from aksgpu.logs.job_logs import (
     count_ended,
     first_attempts,
-    has_pod_ended,
     has_run,
     job_pods,
     logs_gone,
@@ -171,7 +171,7 @@ class GrowingLogs:
         pods = job_pods(self._aks.kube, job)
         self.job = job
         self.pods = pods
-        gone = max(count_ended(job) - sum(has_pod_ended(pod) for pod in pods), 0)
+        gone = max(count_ended(job) - sum(pod_facts.ended(pod) for pod in pods), 0)
         started = [pod for pod in pods if pod["spec"].get("nodeName")]
         if not started and has_run(job) and count_ended(job) and not self._runs:
             raise logs_gone(self._name)

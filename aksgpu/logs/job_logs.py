@@ -21,10 +21,10 @@ from typing import TypeVar
 
 from aksgpu.common.arguments import integer
 from aksgpu.errors import InvalidInput, KubernetesError, LogsGone, NotFound
+from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Kube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.kube.label_names import COMPLETION_INDEX, FAILURE_COUNT, IGNORED_FAILURE_COUNT
-from aksgpu.kube.pod_facts import restarts
 from aksgpu.logs import retrying
 from aksgpu.logs.container_runs import choose_container, observe
 from aksgpu.logs.deduplication import LogGap, LogLine, marker
@@ -36,12 +36,12 @@ from aksgpu.waiting import Interrupted, Timeout, check_timeout
 __all__ = [
     "AttemptLog",
     "AttemptLogs",
+    "attempts_of",
     "choose_pods",
     "count_ended",
     "first_attempts",
     "follow",
     "follow_job",
-    "has_pod_ended",
     "has_run",
     "job_pods",
     "logs_gone",
@@ -225,18 +225,31 @@ def _read_attempts(kube: Kube, job: str, namespace: str | None, limits: Limits) 
     retries = RetryTimer(limits)
     found = retrying.call(lambda: kube.get("Job", job, namespace), retries, f"job {job}", succeeded_before=False)
     pods = _list_pods(kube, found, retries)
+    return attempts_of(kube, found, pods, timeout=limits.silent)
+
+
+def attempts_of(kube: Kube, job: Object, pods: list[Object], *, timeout: float = DEFAULT_TIMEOUT) -> AttemptLogs:
+    """Return the logs of all runs of a Job that was read already, as :func:`read_attempts` does.
+
+    Args:
+        kube: the cluster's API.
+        job: the Job object.
+        pods: its Pod objects, oldest first.
+        timeout: seconds for which the request of each log is repeated.
+    """
+    name = job["metadata"]["name"]
     started = [pod for pod in pods if pod["spec"].get("nodeName")]
-    if not started and has_run(found) and count_ended(found):
-        raise logs_gone(job)
+    if not started and has_run(job) and count_ended(job):
+        raise logs_gone(name)
     logs: list[AttemptLog] = []
-    gone = max(count_ended(found) - sum(has_pod_ended(pod) for pod in pods), 0)
-    for pod, index, first in first_attempts(found, started):
+    gone = max(count_ended(job) - sum(pod_facts.ended(pod) for pod in pods), 0)
+    for pod, index, first in first_attempts(job, started):
         try:
-            logs.extend(_read_runs(kube, pod, index, first, limits.silent))
+            logs.extend(_read_runs(kube, pod, index, first, timeout))
         except NotFound:  # removed since the pods were listed
             gone += 1
     if gone and not logs:
-        raise logs_gone(job)
+        raise logs_gone(name)
     logs.sort(key=lambda log: (-1 if log.index is None else log.index, log.attempt))
     return AttemptLogs(logs, gone)
 
@@ -257,7 +270,7 @@ def first_attempts(job: Object, pods: list[Object]) -> Iterator[tuple[Object, in
             first = 0  # nothing says which pod a pod replaces
         else:
             first = seen[index]
-        seen[index] = max(first, seen[index]) + 1 + restarts(pod)
+        seen[index] = max(first, seen[index]) + 1 + pod_facts.restarts(pod)
         yield pod, index, first
 
 
@@ -295,11 +308,6 @@ def _read_previous(request: LogRequest, timeout: float) -> str | None:
         if is_missing_log(failed):
             return None
     return read_text(request, timeout)
-
-
-def has_pod_ended(pod: Object) -> bool:
-    """Return whether a pod has ended."""
-    return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
 def follow(
