@@ -23,15 +23,19 @@ _STRONG_STEPS = ("num_updates", "global_step")
 
 def read(text: str, context: Context) -> list[Row] | None:
     """Read a line that is one JSON object."""
+    found = _json_object(text)
+    return None if found is None else _row(found, context)
+
+
+def _json_object(text: str) -> dict[str, Any] | None:
+    """Return the JSON object that a line is; None for any other line."""
     if not (text.startswith("{") and text.endswith("}")):
         return None
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found, dict):
-        return None
-    return _row(found, context)
+    return found if isinstance(found, dict) else None
 
 
 def _row(found: dict[str, Any], context: Context) -> list[Row] | None:
@@ -85,13 +89,8 @@ def _numbers(found: Mapping[str, Any], path: str, level: int) -> Iterator[tuple[
 
 def message(text: str) -> str | None:
     """Return the message in a line of a structured log, or None."""
-    if not (text.startswith("{") and text.endswith("}")):
-        return None
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(found, dict):
+    found = _json_object(text)
+    if found is None:
         return None
     for name in ("message", "msg", "log", "event"):
         if isinstance(found.get(name), str):
