@@ -6,9 +6,9 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aksgpu import history, storage
 from aksgpu.common.frames import frame
@@ -61,6 +61,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Job"]
 
+T = TypeVar("T")
+
 _logger = logging.getLogger(__name__)
 
 _DIAGNOSIS_TIMEOUT = 5.0
@@ -75,6 +77,8 @@ _SAVING = 20.0
 """Seconds that saving a run in the history may take."""
 _SAVING_BEFORE_DELETION = 5.0
 """The same for a Job that is being deleted, whose user waits."""
+_WAIT_INTERVAL = 0.5
+"""Seconds between two checks whether the Job has ended."""
 _RESULT_INTERVAL = 0.2
 """Seconds between two checks whether the result is there."""
 _DELETION_INTERVAL = 0.2
@@ -218,13 +222,26 @@ class Job:
                 pulls.observe(pods)
             return None, str(status)
 
+        return self._wait_until(poll, "job.wait()", timeout=timeout, progress=progress)
+
+    def _wait_until(
+        self,
+        poll: Callable[[], tuple[T | None, str]],
+        call: str,
+        *,
+        timeout: Timeout,
+        progress: bool | None,
+        interval: float = _WAIT_INTERVAL,
+    ) -> T:
+        """Wait as :func:`aksgpu.waiting.wait_until` does. A timeout error says what keeps the Job from ending."""
         try:
             return wait_until(
                 poll,
                 f"job {self.name}",
                 timeout=timeout,
+                interval=interval,
                 progress=progress,
-                on_interrupt="The Job continues; job.wait() waits again.",
+                on_interrupt=f"The Job continues; {call} waits again.",
             )
         except WaitTimeout as late:
             error = self._timeout_error(late)
@@ -400,18 +417,7 @@ class Job:
             self._refuse_unpullable(status, pods, pulls)
             return None, str(status)
 
-        try:
-            return wait_until(
-                poll,
-                f"job {self.name}",
-                timeout=timeout,
-                interval=_RESULT_INTERVAL,
-                progress=progress,
-                on_interrupt="The Job continues; job.result() waits again.",
-            )
-        except WaitTimeout as late:
-            error = self._timeout_error(late)
-            raise error from error.__cause__
+        return self._wait_until(poll, "job.result()", timeout=timeout, progress=progress, interval=_RESULT_INTERVAL)
 
     def _ended_outcome(self, job: Object, pods: list[Object], status: JobStatus, failures: FailureRecord) -> Record:
         """Return the outcome of a Job that has ended.
