@@ -17,6 +17,7 @@ from aiohttp import WSMsgType, web
 
 from aksgpu.local.api.pod_logs import container_status, select_container
 from aksgpu.local.api.request_bodies import query_flag
+from aksgpu.local.api.streaming import run_until_one_ends
 from aksgpu.local.objects import Object
 from aksgpu.local.selectors import get_path
 from aksgpu.local.status_error import StatusError, bad_request
@@ -160,17 +161,12 @@ async def _serve(
         await _send_status(socket, error.status)
         await socket.close()
         return socket
-    tasks = [
-        asyncio.create_task(_receive_input(socket, command, options.stdin)),
-        asyncio.create_task(_send_output(socket, command, options.streams, argv)),
-    ]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        await run_until_one_ends(
+            _receive_input(socket, command, options.stdin),
+            _send_output(socket, command, options.streams, argv),
+        )
     finally:
-        for task in tasks:
-            task.cancel()
-        # An error here means that the client has disconnected, so it cannot be reported.
-        await asyncio.gather(*tasks, return_exceptions=True)
         await command.close()
     # The connection stays open until the client has answered the closing message.
     await socket.close()

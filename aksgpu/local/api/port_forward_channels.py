@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from aiohttp import WSMsgType, web
 
+from aksgpu.local.api.streaming import run_until_one_ends
 from aksgpu.local.status_error import StatusError
 
 PROTOCOL = "v4.channel.k8s.io"
@@ -41,14 +42,7 @@ async def serve_channels(
         numbers: The ports.
     """
     forwards = [_Forward(socket, index, ports, pod, number) for index, number in enumerate(numbers)]
-    tasks = [asyncio.create_task(_receive(socket, forwards)), asyncio.create_task(_run_all(forwards))]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        # An error here means that the client has left, so there is nobody to report it to.
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await run_until_one_ends(_receive(socket, forwards), _run_all(forwards))
 
 
 class _Forward:

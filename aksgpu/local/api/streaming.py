@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from math import inf
+from typing import Any
 
 import orjson
 from aiohttp import web
@@ -137,3 +138,17 @@ async def _write_pieces(
 
 def _is_disconnected(request: web.Request) -> bool:
     return request.transport is None or request.transport.is_closing()
+
+
+async def run_until_one_ends(*directions: Coroutine[Any, Any, None]) -> None:
+    """Run the directions of a connection until one of them ends, and cancel the others.
+
+    An error means that the client has disconnected, so it cannot be reported.
+    """
+    tasks = [asyncio.create_task(direction) for direction in directions]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
