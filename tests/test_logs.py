@@ -17,6 +17,7 @@ from aksgpu.errors import InvalidInput, NotFound
 from aksgpu.kube import Kube
 from aksgpu.logs import deduplication, follower
 from aksgpu.logs.deduplication import LogLine, Response, SeenLines, format_since
+from aksgpu.logs.job_logs import job_pods
 
 
 @pytest.fixture(autouse=True)
@@ -382,6 +383,24 @@ def test_continues_with_the_jobs_next_pod(connect: Any) -> None:
 
     got = [(pod, line.text) for pod, line in logs.follow_job(connect(answer), "j")]
     assert got == [(name, text) for name in ("a", "b") for text in texts(stamped(5, text=name))]
+
+
+def test_attempts_of_the_same_second_are_ordered_by_the_failures_before_them(connect: Any) -> None:
+    job: dict[str, Any] = {
+        "metadata": {"name": "j", "namespace": "default", "uid": "j"},
+        "spec": {"selector": {"matchLabels": {"x": "y"}}},
+    }
+    before = {"c": 0, "b": 1, "a": 2}
+    pods = []
+    for name, failures in before.items():
+        pod = Pod([])
+        pod.phase = "Failed"
+        described = pod.status()
+        annotations = {"batch.kubernetes.io/job-index-failure-count": str(failures)}
+        described["metadata"] = {**described["metadata"], "name": name, "annotations": annotations}
+        pods.append(described)
+    cluster = connect(lambda request: request.json({"items": pods, "metadata": {}}))
+    assert [pod["metadata"]["name"] for pod in job_pods(cluster.kube, job)] == ["c", "b", "a"]
 
 
 def given(seen: SeenLines, lines: list[str]) -> list[LogLine]:

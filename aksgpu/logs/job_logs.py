@@ -263,9 +263,9 @@ def first_attempts(job: Object, pods: list[Object]) -> Iterator[tuple[Object, in
         annotations = pod["metadata"].get("annotations") or {}
         text = annotations.get(COMPLETION_INDEX)
         index = None if text is None else int(text)
-        counts = [annotations[name] for name in _FAILURE_COUNTS if name in annotations]
-        if counts:
-            first = sum(int(count) for count in counts)
+        failures = _failures_before(pod)
+        if failures is not None:
+            first = failures
         elif index is None and side_by_side:
             first = 0  # nothing says which pod a pod replaces
         else:
@@ -274,14 +274,24 @@ def first_attempts(job: Object, pods: list[Object]) -> Iterator[tuple[Object, in
         yield pod, index, first
 
 
-def _order(pod: Object) -> tuple[str, str, str]:
-    """Return a key that sorts pods by their age. Of two of the same second, the one that ended first is older."""
+def _failures_before(pod: Object) -> int | None:
+    """Return how many pods of a pod's index failed before it; None if the Job does not count them."""
+    annotations = pod["metadata"].get("annotations") or {}
+    counts = [int(annotations[name]) for name in _FAILURE_COUNTS if name in annotations]
+    return sum(counts) if counts else None
+
+
+def _order(pod: Object) -> tuple[str, int, str, str]:
+    """Return a key that sorts pods by their age.
+
+    Of two of the same second, the one with fewer failures before it is older, then the one that ended first.
+    """
     metadata = pod["metadata"]
     statuses = (pod.get("status") or {}).get("containerStatuses") or ()
     ends = [((entry.get("state") or {}).get("terminated") or {}).get("finishedAt") for entry in statuses]
     has_failed = (pod.get("status") or {}).get("phase") == "Failed"
     end = max((end for end in ends if end), default="")
-    return metadata["creationTimestamp"], f"{not has_failed:d}{end}", metadata["name"]
+    return metadata["creationTimestamp"], _failures_before(pod) or 0, f"{not has_failed:d}{end}", metadata["name"]
 
 
 def _read_runs(kube: Kube, pod: Object, index: int | None, first: int, timeout: float) -> list[AttemptLog]:
