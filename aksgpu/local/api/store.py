@@ -33,6 +33,9 @@ WATCH_CACHE_SIZE = 2048
 It limits the age of a watch or a continue token, and the backlog of a slow watcher.
 """
 
+WATCHERS_PER_TURN = 4
+"""Number of watchers that get their events in one turn of the event loop."""
+
 Key = tuple[str, str]
 """Namespace, empty for cluster-scoped kinds, and name."""
 
@@ -119,6 +122,28 @@ class _WatchCache:
         return list(takewhile(lambda event: event.entry.rv > rv, reversed(self.events)))[::-1]
 
 
+class _Waker:
+    """Wakes watchers, a few in each turn of the event loop.
+
+    Sending an event to hundreds of watchers takes milliseconds. Responses to other requests are sent in between.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[Subscription] = deque()
+
+    def add(self, subscription: Subscription) -> None:
+        """Wake a watcher soon."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._wake_some)
+        self._waiting.append(subscription)
+
+    def _wake_some(self) -> None:
+        for _ in range(min(WATCHERS_PER_TURN, len(self._waiting))):
+            self._waiting.popleft().wake()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._wake_some)
+
+
 class Subscription:
     """A watcher's queue of events. A watcher that falls too far behind is ended."""
 
@@ -135,7 +160,12 @@ class Subscription:
         if len(self._queue) >= 2 * WATCH_CACHE_SIZE:
             self.end(expired("The resourceVersion for the provided watch is too old."))
             return
+        if not self._queue:
+            self._store.waker.add(self)
         self._queue.append(event)
+
+    def wake(self) -> None:
+        """Let the watcher read the events that have arrived."""
         self._wake.set()
 
     def end(self, error: StatusError | None = None) -> None:
@@ -190,7 +220,9 @@ class Store:
         self._open: _Batch | None = None
         self._in_flight: _Batch | None = None
         self._flusher: asyncio.Task[None] | None = None
-        self._subscribers: dict[tuple[str, str | None], set[Subscription]] = defaultdict(set)
+        self.waker = _Waker()
+        """Wakes the watchers after a commit."""
+        self._subscribers: dict[tuple[str, str | None], dict[Subscription, None]] = defaultdict(dict)
         self._thread = ThreadPoolExecutor(1, "store")
         self._db: sqlite3.Connection | None = None
 
@@ -296,12 +328,12 @@ class Store:
             raise expired(f"too old resource version: {rv} ({cache.oldest_version})")
         backlog = [event for event in cache.since(rv) if namespace is None or event.entry.key[0] == namespace]
         subscription = Subscription(self, (resource, namespace), backlog)
-        self._subscribers[resource, namespace].add(subscription)
+        self._subscribers[resource, namespace][subscription] = None
         return subscription
 
     def unsubscribe(self, topic: tuple[str, str | None], subscription: Subscription) -> None:
         """Remove a watcher."""
-        self._subscribers[topic].discard(subscription)
+        self._subscribers[topic].pop(subscription, None)
         if not self._subscribers[topic]:
             del self._subscribers[topic]
 
@@ -321,9 +353,9 @@ class Store:
                 continue
             self._in_flight = None
             self.durable_revision = batch.rv
+            batch.done.set_result(None)
             for event in batch.events:
                 self._publish(event)
-            batch.done.set_result(None)
         self._flusher = None
 
     def _publish(self, event: Event) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aksgpu.local.api import store as module
-from aksgpu.local.api.store import Store
+from aksgpu.local.api.store import Store, Subscription
 from aksgpu.local.kinds import get_kind
 from aksgpu.local.status_error import StatusError
 
@@ -127,6 +127,24 @@ async def test_many_writers_share_commits(store: Store, monkeypatch: pytest.Monk
     await asyncio.gather(*(write(i) for i in range(200)))
     assert commits <= 3
     assert len(store.keys("configmaps")) == 200
+
+
+async def test_a_writer_does_not_wait_for_many_watchers(store: Store) -> None:
+    watchers = [store.subscribe("configmaps", None, store.revision) for _ in range(400)]
+    received = 0
+
+    async def watch(subscription: Subscription) -> None:
+        nonlocal received
+        events = await subscription.next(30)
+        assert events is not None and len(events) == 1
+        received += 1
+
+    watching = [asyncio.create_task(watch(each)) for each in watchers]
+    await asyncio.sleep(0)
+    await store.durable(store.write(CONFIG, config("a")).rv)
+    assert received < len(watchers) / 10
+    await asyncio.gather(*watching)
+    assert received == len(watchers)
 
 
 async def test_closing_ends_watches(tmp_path: Path) -> None:
