@@ -105,8 +105,8 @@ class Reader:
         resource_version: int = 0,
         bookmark_seconds: float = 60.0,
         initial_events: bool = False,
-    ) -> AsyncGenerator[Event, None]:
-        """Yield the events of a watch, without end.
+    ) -> AsyncGenerator[list[Event], None]:
+        """Yield the events of a watch, without end. Events that arrive together are yielded together.
 
         Without a version, the existing objects come first, as ADDED. A BOOKMARK follows each ``bookmark_seconds``
         without events and, with ``initial_events``, the existing objects. An object that no longer matches the
@@ -121,28 +121,31 @@ class Reader:
             await self.store.durable(position)
         subscription = self.store.subscribe(resource, namespace, position)
         try:
-            for entry in first:
-                if match is None or match(entry.obj):
-                    yield Event("ADDED", entry, None)
+            initial = [Event("ADDED", entry, None) for entry in first if match is None or match(entry.obj)]
             if initial_events:
-                yield bookmark_event(kind, position, initial=True)
+                initial.append(bookmark_event(kind, position, initial=True))
+            if initial:
+                yield initial
             while (events := await subscription.next(bookmark_seconds)) is not None:
                 if not events:
-                    yield bookmark_event(kind, self.store.durable_revision)
-                for event in events:
-                    if event.entry.rv <= position:
-                        continue
-                    filtered = _filtered_event(event, match)
-                    if filtered is not None:
-                        yield filtered
+                    yield [bookmark_event(kind, self.store.durable_revision)]
+                    continue
+                newer = [event for event in events if event.entry.rv > position]
+                matching = newer if match is None else _matching_events(newer, match)
+                if matching:
+                    yield matching
         finally:
             subscription.end()
 
 
-def _filtered_event(event: Event, match: ObjectFilter | None) -> Event | None:
+def _matching_events(events: list[Event], match: ObjectFilter) -> list[Event]:
+    """Return the events for a watch with selectors."""
+    filtered = [_filtered_event(event, match) for event in events]
+    return [event for event in filtered if event is not None]
+
+
+def _filtered_event(event: Event, match: ObjectFilter) -> Event | None:
     """Return the event for a watch with selectors, or None if it does not concern the watch."""
-    if match is None:
-        return event
     matched = event.before is not None and match(event.before.obj)
     matches = event.type != "DELETED" and match(event.entry.obj)
     if matched and matches:

@@ -91,9 +91,10 @@ class Registry(Reader, Objects):
         self, resource: str, namespace: str | None = None, *, resource_version: str
     ) -> AsyncGenerator[WatchEvent, None]:
         """Yield the changes after ``resource_version``, without end; raises Expired (410) if that is too old."""
-        async with aclosing(self.stream(resource, namespace, resource_version=int(resource_version))) as events:
-            async for event in events:
-                yield WatchEvent(event.type, event.entry.obj)
+        async with aclosing(self.stream(resource, namespace, resource_version=int(resource_version))) as batches:
+            async for events in batches:
+                for event in events:
+                    yield WatchEvent(event.type, event.entry.obj)
 
     async def write(
         self,

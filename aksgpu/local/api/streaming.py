@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import aclosing
 from math import inf
 from typing import Any
@@ -30,6 +30,8 @@ CHECK_SECONDS = 5.0
 """Seconds without data after which the connection is checked."""
 BOOKMARK_SECONDS = 45.0
 """Seconds between bookmarks. Many clients close a connection after a minute without data."""
+_PIECE_BYTES = 1 << 16
+"""Bytes of events that are sent together."""
 _STUCK_BYTES = 1 << 16
 """A client with more unsent bytes than this is assumed to have stopped reading."""
 
@@ -46,23 +48,48 @@ class Watch:
         self._encode = encode
         self._bookmarks = bookmarks
         self._newest: Entry | None = None
+        self._marked = time.monotonic()
+        """When the last bookmark was sent, or the watch began."""
 
-    async def lines(self, events: AsyncGenerator[Event, None]) -> AsyncGenerator[bytes, None]:
-        """Yield a line per event. Most bookmarks in ``events`` are dropped, because clients need fewer of them."""
-        marked = time.monotonic()
+    async def lines(self, batches: AsyncGenerator[list[Event], None]) -> AsyncGenerator[bytes, None]:
+        """Yield a line per event, those of events that arrived together in one piece of limited size.
+
+        Most bookmarks in ``batches`` are dropped, because clients need fewer of them.
+        """
         try:
-            async with aclosing(events):
-                async for event in events:
-                    self._newest = event.entry
-                    if event.type == "BOOKMARK":
-                        # The bookmark after the initial events has an annotation and is sent at once.
-                        early = time.monotonic() - marked < BOOKMARK_SECONDS
-                        if not self._bookmarks or (early and "annotations" not in event.entry.obj["metadata"]):
-                            continue
-                        marked = time.monotonic()
-                    yield self._line(event)
+            async with aclosing(batches):
+                async for events in batches:
+                    for piece in self._pieces(events):
+                        yield piece
         except StatusError as error:
             yield b'{"type":"ERROR","object":' + orjson.dumps(error.status) + b"}\n"
+
+    def _pieces(self, events: list[Event]) -> Iterator[bytes]:
+        lines: list[bytes] = []
+        size = 0
+        for event in events:
+            self._newest = event.entry
+            if event.type == "BOOKMARK" and not self._is_due(event):
+                continue
+            line = self._line(event)
+            lines.append(line)
+            size += len(line)
+            if size >= _PIECE_BYTES:
+                yield b"".join(lines)
+                lines = []
+                size = 0
+        if lines:
+            yield b"".join(lines)
+
+    def _is_due(self, bookmark: Event) -> bool:
+        """Return whether a bookmark is sent. The one after the initial events has an annotation and is sent at once."""
+        if not self._bookmarks:
+            return False
+        now = time.monotonic()
+        if now - self._marked < BOOKMARK_SECONDS and "annotations" not in bookmark.entry.obj["metadata"]:
+            return False
+        self._marked = now
+        return True
 
     def last_line(self) -> bytes:
         """Return the bookmark that ends a watch whose time is up."""

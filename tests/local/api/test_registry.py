@@ -376,9 +376,9 @@ async def test_an_expired_continue_token(registry: Registry, monkeypatch: pytest
 async def collect(registry: Registry, count: int, **options: Any) -> list[Event]:
     found: list[Event] = []
     async with asyncio.timeout(5):
-        async for event in registry.stream("configmaps", "default", **options):
-            found.append(event)
-            if len(found) == count:
+        async for events in registry.stream("configmaps", "default", **options):
+            found.extend(events)
+            if len(found) >= count:
                 break
     return found
 
