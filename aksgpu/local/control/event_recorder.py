@@ -28,7 +28,7 @@ MAX_REMEMBERED = 4_096
 """Number of written events that are remembered, so that a repetition increases their count."""
 MAX_MESSAGE = 1_024
 """Maximum characters of a message."""
-_BATCH = 64
+_BATCH = 8
 """Events that are written at the same time."""
 
 _name_suffixes = itertools.count(time.time_ns(), 1_000)
