@@ -163,8 +163,9 @@ class ContainerRunner:
         while True:
             run = ContainerRun(self._directory, self._next_number)
             try:
-                spec = await build_run_spec(self._context, self._spec, image, run.directory)
-                return await self._launch(run, image, spec)
+                async with self._context.cluster.starts.slot():
+                    spec = await build_run_spec(self._context, self._spec, image, run.directory)
+                    return await self._launch(run, image, spec)
             except ConfigError as error:
                 reason = "CreateContainerConfigError"
                 message = str(error)

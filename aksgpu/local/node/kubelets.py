@@ -20,6 +20,7 @@ from aksgpu.local.control.event_recorder import EventRecorder
 from aksgpu.local.images import device_plugin
 from aksgpu.local.node import gpus
 from aksgpu.local.node.device_manager import DeviceManager
+from aksgpu.local.node.start_limiter import StartLimiter
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.status_error import StatusError
 
@@ -56,6 +57,7 @@ class Node:
         events: the recorder of events.
         node: the Node object.
         root: the cluster's directory.
+        starts: limits how many nodes write their first lease and status at the same time.
 
     Attributes:
         object: the latest version of the Node object.
@@ -65,8 +67,9 @@ class Node:
         kubelet: the node's own ``/var/lib/kubelet``.
     """
 
-    def __init__(self, objects: Objects, events: EventRecorder, node: Object, root: Path) -> None:
+    def __init__(self, objects: Objects, events: EventRecorder, node: Object, root: Path, starts: StartLimiter) -> None:
         self._objects = objects
+        self._starts = starts
         self._events = events
         self.object = node
         self.gpus: list[gpus.Gpu] = []
@@ -145,22 +148,32 @@ class Node:
         self.devices.start()
         self._offer_managed_gpus()
         self.update(self.object)
-        self._tasks.spawn(self._renew_lease_periodically())
-        self._tasks.spawn(self._post_status_periodically())
+        self._tasks.spawn(self._run())
 
     async def stop(self) -> None:
         """Stop renewing the lease and posting the status."""
         await self._tasks.cancel()
         await self.devices.stop()
 
+    async def _run(self) -> None:
+        """Write the lease and the status once, and then each in its own interval."""
+        async with self._starts.slot():
+            await self._try_to_renew_lease()
+            failures = await self._try_to_post_status(0)
+        self._tasks.spawn(self._renew_lease_periodically())
+        await self._post_status_periodically(failures)
+
     async def _renew_lease_periodically(self) -> None:
         while True:
-            try:
-                if not self.deallocated:
-                    await self._renew_lease()
-            except StatusError as error:
-                log.info("lease of %s: %s", self.name, error)
             await asyncio.sleep(LEASE_SECONDS)
+            await self._try_to_renew_lease()
+
+    async def _try_to_renew_lease(self) -> None:
+        try:
+            if not self.deallocated:
+                await self._renew_lease()
+        except StatusError as error:
+            log.info("lease of %s: %s", self.name, error)
 
     async def _renew_lease(self) -> None:
         now = times.now_micro()
@@ -182,22 +195,29 @@ class Node:
             }
             await self._objects.create("leases", lease, _LEASE_NAMESPACE)
 
-    async def _post_status_periodically(self) -> None:
-        """Post the node's status now, when devices change, and every five minutes."""
-        failures = 0
+    async def _post_status_periodically(self, failures: int) -> None:
+        """Post the node's status when devices change, and every five minutes.
+
+        Args:
+            failures: how often in a row it could not be posted so far.
+        """
         while True:
-            self._dirty.clear()
-            try:
-                if not self.deallocated:
-                    await self._post_status()
-                failures = 0
-            except StatusError as error:
-                failures += 1
-                log.info("status of %s: %s", self.name, error)
             pause = min(MAX_STATUS_RETRY_SECONDS, 0.1 * 2 ** min(failures, 9)) if failures else STATUS_SECONDS
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._dirty.wait()
+            failures = await self._try_to_post_status(failures)
+
+    async def _try_to_post_status(self, failures: int) -> int:
+        """Post the node's status. Return how often in a row that failed."""
+        self._dirty.clear()
+        try:
+            if not self.deallocated:
+                await self._post_status()
+        except StatusError as error:
+            log.info("status of %s: %s", self.name, error)
+            return failures + 1
+        return 0
 
     async def _post_status(self) -> None:
         node = await self._objects.get("nodes", self.name)

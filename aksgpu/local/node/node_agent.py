@@ -32,6 +32,7 @@ from aksgpu.local.node.kubelets import Node
 from aksgpu.local.node.pod import PodRunner
 from aksgpu.local.node.pod_context import ClusterContext
 from aksgpu.local.node.pod_network import AddressPool, HostsFiles, pod_uids
+from aksgpu.local.node.start_limiter import StartLimiter
 from aksgpu.local.node.volumes import claim_directory, quotable_path
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.settings import Settings
@@ -82,6 +83,7 @@ class NodeAgent(PodLogs, PodExec, PodPorts):
         self._hosts = HostsFiles(self._endpoints_informer)
         self._pods_by_node = self._pod_informer.index(lambda pod: pod["spec"].get("nodeName") or "")
         self._machine_gpus: list[gpus.Gpu] = []
+        self._starts = StartLimiter()
         self._cluster: ClusterContext
 
     async def start(self) -> None:
@@ -105,6 +107,7 @@ class NodeAgent(PodLogs, PodExec, PodPorts):
             hosts=self._hosts,
             attachments=Attachments(),
             claims=self._claim_informer,
+            starts=self._starts,
         )
         await self._events.start()
         informers = (self._node_informer, self._pod_informer, self._claim_informer, self._endpoints_informer)
@@ -235,7 +238,7 @@ class NodeAgent(PodLogs, PodExec, PodPorts):
         if old is not None:
             self._nodes[name].update(new)
             return
-        node = Node(self._objects, self._events, new, self._root)
+        node = Node(self._objects, self._events, new, self._root, self._starts)
         self._nodes[name] = node
         node.gpus = gpus.assign_gpus(new, self._machine_gpus, self._root / "nodes")
         node.start()

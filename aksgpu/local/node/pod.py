@@ -174,7 +174,9 @@ class PodRunner:
 
         The containers after a sidecar start as soon as the sidecar has started.
         """
-        if not await self._admit():
+        async with self.context.cluster.starts.slot():
+            admitted = await self._admit()
+        if not admitted:
             return
         self.context.status_changed.set()
         await self._mount_volumes()

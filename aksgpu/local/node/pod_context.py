@@ -15,6 +15,7 @@ from aksgpu.local.node.attachments import Attachments
 from aksgpu.local.node.gpus import Gpu
 from aksgpu.local.node.kubelets import Node
 from aksgpu.local.node.pod_network import AddressPool, HostsFiles, pod_hostname
+from aksgpu.local.node.start_limiter import StartLimiter
 from aksgpu.local.objects import Object, Objects
 from aksgpu.local.settings import Settings
 
@@ -35,6 +36,7 @@ class ClusterContext:
         hosts: the files ``/etc/hosts`` of the cluster's pods.
         attachments: the nodes to which disks are attached.
         claims: the informer of PersistentVolumeClaims.
+        starts: limits how many pods and nodes are started at the same time.
     """
 
     objects: Objects
@@ -48,6 +50,7 @@ class ClusterContext:
     hosts: HostsFiles
     attachments: Attachments
     claims: Informer
+    starts: StartLimiter
 
     async def sleep(self, seconds: float) -> None:
         """Sleep for a simulated duration."""

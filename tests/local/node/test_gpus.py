@@ -172,7 +172,7 @@ async def test_labels_of_a_node_with_gpus_of_this_machine(lab: Lab, monkeypatch:
     await lab.restart()
 
     async def has_label() -> bool:
-        labels = (await lab.objects.get("nodes", GPU_NODE))["metadata"]["labels"]
+        labels = (await lab.objects.get("nodes", GPU_NODE))["metadata"].get("labels") or {}
         return labels.get("aksgpu.dev/gpu") == "nvml"
 
     await wait_for_async(has_label)
