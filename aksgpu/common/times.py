@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import time
+from datetime import UTC, datetime
+from functools import lru_cache
 
 __all__ = ["age", "now", "now_micro", "seconds"]
 
 
 def now(after: int = 0) -> str:
     """Return the current time plus ``after`` seconds, in whole seconds: ``2026-11-23T10:59:03Z``."""
-    return (datetime.now(UTC) + timedelta(seconds=after)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _format(int(time.time()) + after)
+
+
+@lru_cache(maxsize=64)
+def _format(second: int) -> str:
+    """Return a time in seconds since the epoch as a timestamp."""
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def now_micro() -> str:
