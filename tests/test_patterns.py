@@ -30,9 +30,9 @@ from aksgpu.local.images import image_registry
 from aksgpu.local.node import environment
 
 PACKAGE = Path(aksgpu.__file__).parent
-SHORT = 10_000
+SHORT = 4_000
 """Characters of a hostile text. A quadratic pattern needs seconds of CPU for it, a linear one less than a ms."""
-SLOW = 0.02
+SLOW = 0.005
 """Seconds of CPU after which a pattern is tried on twice the text."""
 
 
