@@ -7,10 +7,11 @@ atomic. The rules are those of structured-merge-diff.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from typing import Any
+
+import orjson
 
 from aksgpu.local.api.schema import SchemaNode
 from aksgpu.local.status_error import bad_request
@@ -26,11 +27,11 @@ _MAX_DEPTH = 64
 def path_element(node: SchemaNode, item: Any) -> str:
     """Return the path element of an item of a list."""
     if node.list_type == "set":
-        return "v:" + json.dumps(item, separators=(",", ":"), ensure_ascii=False)
+        return "v:" + orjson.dumps(item).decode()
     # A missing key has its default, such as the protocol of a port.
     defaults = node.item.defaults if node.item else {}
     keys = {key: item.get(key, defaults.get(key)) for key in sorted(node.keys) if key in item or key in defaults}
-    return "k:" + json.dumps(keys, separators=(",", ":"), ensure_ascii=False)
+    return "k:" + orjson.dumps(keys).decode()
 
 
 def children(node: SchemaNode, value: Any) -> list[tuple[str, SchemaNode, Any]] | None:
@@ -112,6 +113,53 @@ def dump(fields: Fields) -> dict[str, Any]:
                 parent["."] = {}
             parent = parent.setdefault(name, {})
     return root
+
+
+def changes(node: SchemaNode, old: Any, new: Any) -> dict[str, Any] | None:
+    """Return what :func:`compare` finds added or changed, in the form of FieldsV1; None if nothing is.
+
+    It needs no sets of paths, which makes the creation of an object faster.
+    """
+    if old == new and type(old) is type(new):
+        return None
+    before = children(node, old)
+    after = children(node, new)
+    if before is None or after is None:
+        if old is None and after:
+            return _tree(after)
+        return None if new is None and before else {}
+    remaining = {name: value for name, _, value in before}
+    found: dict[str, Any] = {}
+    for name, part, value in sorted(after, key=_name):
+        inner = changes(part, remaining[name], value) if name in remaining else _whole(part, value)
+        if inner is not None:
+            found[name] = _union(found[name], inner) if name in found else inner
+    return found or None
+
+
+def _name(part: tuple[str, SchemaNode, Any]) -> str:
+    return part[0]
+
+
+def _whole(node: SchemaNode, value: Any) -> dict[str, Any]:
+    """Return a value and all fields in it, in the form of FieldsV1."""
+    parts = children(node, value)
+    return {".": {}, **_tree(parts)} if parts else {}
+
+
+def _tree(parts: list[tuple[str, SchemaNode, Any]]) -> dict[str, Any]:
+    """Return all fields of the parts of a value, in the form of FieldsV1."""
+    found: dict[str, Any] = {}
+    for name, part, value in sorted(parts, key=_name):
+        inner = _whole(part, value)
+        found[name] = _union(found[name], inner) if name in found else inner
+    return found
+
+
+def _union(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return the union of two sets in the form of FieldsV1, such as those of two list items with the same key."""
+    union: dict[str, Any] = dump(load(one, ("",)) | load(other, ("",)))[""]
+    return union
 
 
 def load(fields_v1: Any, path: Path = ()) -> Fields:

@@ -77,12 +77,17 @@ def managed_fields_entries(obj: dict[str, Any]) -> list[ManagedFieldsEntry]:
 
 
 def _new_entry(kind: Kind, identity: tuple[str, str, str], time: str, fields: Fields) -> ManagedFieldsEntry:
+    return ManagedFieldsEntry(_entry(kind, identity, time, field_sets.dump(fields)))
+
+
+def _entry(kind: Kind, identity: tuple[str, str, str], time: str, fields_v1: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry of managedFields."""
     manager, operation, subresource = identity
     entry: dict[str, Any] = {"manager": manager, "operation": operation, "apiVersion": kind.api_version}
     if time:  # An entry that a client wrote may have no time.
         entry["time"] = time
-    entry |= {"fieldsType": "FieldsV1", "fieldsV1": field_sets.dump(fields)}
-    return ManagedFieldsEntry({**entry, "subresource": subresource} if subresource else entry)
+    entry |= {"fieldsType": "FieldsV1", "fieldsV1": fields_v1}
+    return {**entry, "subresource": subresource} if subresource else entry
 
 
 def client_managed_fields(given: Any, before: Any) -> Any:
@@ -116,11 +121,7 @@ def _managed_only(fields: Fields, kind: Kind, subresource: str) -> Fields:
 
     The object's identity has no owner. If the kind has a status, neither has the part that is not being written.
     """
-    ignored = {"f:apiVersion", "f:kind"}
-    if subresource == "status":
-        ignored.add("f:spec")
-    elif "status" in kind.subresources:
-        ignored.add("f:status")
+    ignored = _unowned_parts(kind, subresource)
     return {
         path
         for path in fields
@@ -130,12 +131,23 @@ def _managed_only(fields: Fields, kind: Kind, subresource: str) -> Fields:
     }
 
 
+def _unowned_parts(kind: Kind, subresource: str) -> set[str]:
+    """Return the parts of an object that have no owner when an object or a subresource is written."""
+    unowned = {"f:apiVersion", "f:kind"}
+    if subresource == "status":
+        unowned.add("f:spec")
+    elif "status" in kind.subresources:
+        unowned.add("f:status")
+    return unowned
+
+
 def managed_fields_after_update(
     kind: Kind, old: dict[str, Any] | None, new: dict[str, Any], manager: str, subresource: str
 ) -> list[dict[str, Any]]:
     """Return the managedFields of ``new``, which ``manager`` wrote over ``old`` with a verb other than apply."""
+    if old is None:
+        return _managed_fields_of_new(kind, new, manager, subresource)
     node = schema.schema_for(kind)
-    old = schema.zero_value(node) if old is None else old
     all_changed, all_removed = field_sets.compare(node, old, new)
     changed = _managed_only(all_changed, kind, subresource)
     removed = _managed_only(all_removed, kind, subresource)
@@ -150,6 +162,22 @@ def managed_fields_after_update(
         else:
             others.append(entry.without(changed | removed))
     return dump([*others, _new_entry(kind, identity, now(), (own | changed) - removed)])
+
+
+def _managed_fields_of_new(kind: Kind, new: dict[str, Any], manager: str, subresource: str) -> list[dict[str, Any]]:
+    """Return the managedFields of an object that ``manager`` has created."""
+    node = schema.schema_for(kind)
+    fields = field_sets.changes(node, schema.zero_value(node), new) or {}
+    for name in _unowned_parts(kind, subresource):
+        fields.pop(name, None)
+    if "f:metadata" in fields:
+        metadata = fields["f:metadata"]
+        fields["f:metadata"] = {name: metadata[name] for name in metadata if name != "." and name not in _UNMANAGED}
+        if not fields["f:metadata"]:
+            del fields["f:metadata"]
+    if not fields:
+        return []
+    return [_entry(kind, (manager, "Update", subresource), now(), fields)]
 
 
 def apply(
