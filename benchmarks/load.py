@@ -1,8 +1,9 @@
-"""Shared by the benchmarks of the laptop's API server: a cluster, and a client with little overhead."""
+"""Shared by the benchmarks of API servers: a cluster of the laptop AKS, and a client with little overhead."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import os
 import ssl
@@ -38,6 +39,7 @@ class Api:
     """A cluster's API server."""
 
     home: Path
+    """Directory of the laptop AKS."""
     kubeconfig: Path
     port: int
     prefix: str
@@ -45,24 +47,31 @@ class Api:
     context: ssl.SSLContext
 
 
-def api(aks: Any, endpoint: Any) -> Api:
-    """Return the API server of a laptop AKS' cluster."""
-    path = cluster.kubeconfig(aks)
-    config = yaml.safe_load(path.read_text())
-    server = config["clusters"][0]["cluster"]["server"].removeprefix("https://127.0.0.1:")
+def api(kubeconfig: Path, home: Path) -> Api:
+    """Return the API server of a kubeconfig file, which must be on this machine and take a bearer token."""
+    config = yaml.safe_load(kubeconfig.read_text())
+    settings = config["clusters"][0]["cluster"]
+    server = settings["server"].removeprefix("https://127.0.0.1:")
     port, _, prefix = server.partition("/")
-    trust = ssl.create_default_context(cafile=str(endpoint.ca_file))
-    return Api(endpoint.home, path, int(port), f"/{prefix}", config["users"][0]["user"]["token"], trust)
+    authority = base64.b64decode(settings["certificate-authority-data"]).decode()
+    trust = ssl.create_default_context(cadata=authority)
+    path = f"/{prefix}" if prefix else ""
+    return Api(home, kubeconfig, int(port), path, config["users"][0]["user"]["token"], trust)
 
 
 @contextlib.contextmanager
-def small_cluster() -> Iterator[Api]:
-    """A private laptop AKS with one node."""
+def small_cluster(time_scale: float = 0.05) -> Iterator[Api]:
+    """A private laptop AKS with one node.
+
+    Args:
+        time_scale: the duration of a simulated second, in seconds.
+    """
     os.environ["AKSGPU_PROGRESS"] = "0"
-    with local.laptop(time_scale=0.05) as endpoint:
+    with local.laptop(time_scale=time_scale) as endpoint:
         os.environ["AKSGPU_HOME"] = str(endpoint.home)
         azure = aksgpu.connect(endpoint)
-        yield api(cluster.create(azure, "bench", resource_group="bench", location="eastus"), endpoint)
+        aks = cluster.create(azure, "bench", resource_group="bench", location="eastus")
+        yield api(cluster.kubeconfig(aks), endpoint.home)
 
 
 class Connection:
@@ -89,10 +98,20 @@ class Connection:
         """Send a request that must succeed, and return the response's body."""
         self._writer.write(request)
         head = await self._reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
-        body = await self._reader.readexactly(length)
+        length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        body = await (self._reader.readexactly(int(length)) if length else self._read_chunks())
         assert head.startswith(b"HTTP/1.1 20"), (head, body[:500])
         return body
+
+    async def _read_chunks(self) -> bytes:
+        """Read a body in chunks."""
+        chunks = []
+        size = 1
+        while size:
+            size = int(await self._reader.readline(), 16)
+            chunks.append(await self._reader.readexactly(size))
+            await self._reader.readexactly(2)
+        return b"".join(chunks)
 
     async def watch(self, path: str) -> asyncio.StreamReader:
         """Start a watch. Its events can be read as lines, between lines with the lengths of chunks."""
