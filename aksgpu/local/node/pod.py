@@ -251,7 +251,9 @@ class PodRunner:
         for key in sorted(claim_keys(context.pod)):
             with ignoring(404):
                 name = key.partition("/")[2]
-                claims.append(await context.cluster.objects.get("persistentvolumeclaims", name, context.namespace))
+                claim = await context.cluster.objects.get("persistentvolumeclaims", name, context.namespace)
+                context.cluster.claims.update_cache(claim)  # so that its directory is deleted with it
+                claims.append(claim)
         problem = context.cluster.attachments.attach(claims, context.pod, context.node.name)
         if problem:
             raise _AttachError(problem)
