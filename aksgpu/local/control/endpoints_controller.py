@@ -34,7 +34,7 @@ class EndpointsController(Controller):
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
-        self._warned: set[str] = set()
+        self._recorded: set[str] = set()
         self._endpoints = self.follow("endpoints", object_key)
         self._slices = self.follow(_SLICES, _service_key)
         self._services = self.informer.index(lambda service: str(service["metadata"]["namespace"]))
@@ -60,7 +60,7 @@ class EndpointsController(Controller):
             return None
         without_effect = ignored_fields.of_service(service)
         if without_effect:
-            self._warn(service, ignored_fields.REASON, ignored_fields.message(without_effect))
+            self._record(service, "Normal", ignored_fields.REASON, ignored_fields.message(without_effect))
         if not service["spec"].get("selector"):
             return None
         pods = [pod for pod in self._pods_by_namespace[service["metadata"]["namespace"]] if _selects(service, pod)]
@@ -79,14 +79,14 @@ class EndpointsController(Controller):
             targets = {target_port(port, pod) for pod in pods} - {None, port["port"]}
             for target in targets:
                 message = PORT_NOT_FORWARDED.format(name=name, port=port["port"], target=target)
-                self._warn(service, "PortNotForwarded", message)
+                self._record(service, "Warning", "PortNotForwarded", message)
 
-    def _warn(self, service: Object, reason: str, message: str) -> None:
+    def _record(self, service: Object, kind: str, reason: str, message: str) -> None:
         """Record an event about a Service, unless it has been recorded before."""
         key = f"{service['metadata']['uid']} {message}"
-        if key not in self._warned:
-            self._warned.add(key)
-            self.record_event(service, "Warning", reason, message)
+        if key not in self._recorded:
+            self._recorded.add(key)
+            self.record_event(service, kind, reason, message)
 
     def _find_slice(self, key: str) -> Object | None:
         return self._slices.get(f"{key}-aksgpu")

@@ -27,6 +27,10 @@ _SERVICE_DEFAULTS = {
 }
 _CLAIM_FIELDS = ("dataSource", "dataSourceRef", "selector", "volumeAttributesClassName")
 _STORAGE_CLASS_FIELDS = ("allowedTopologies", "mountOptions")
+_BUILT_IN = "kubernetes.io/cluster-service"
+"""The label of the StorageClasses that every cluster has."""
+_SKU_PARAMETERS = ("skuname", "storageaccounttype")
+"""The parameters of a StorageClass that have an effect, in lower case: a disk may be zone-redundant."""
 
 
 def message(paths: Iterable[str]) -> str:
@@ -58,9 +62,16 @@ def of_claim(claim: Object) -> list[str]:
 
 
 def of_volume(claim: Object, storage_class: Object) -> list[str]:
-    """Return the fields of a PersistentVolumeClaim and of its StorageClass that its volume does not follow."""
+    """Return the fields of a PersistentVolumeClaim and of its StorageClass that its volume does not follow.
+
+    The fields of the classes that every cluster has are left out, because no user has written them.
+    """
     found = ["spec.accessModes ReadWriteOncePod"] if "ReadWriteOncePod" in claim["spec"].get("accessModes", ()) else []
+    if _BUILT_IN in (storage_class["metadata"].get("labels") or {}):
+        return found
     found += [f"{field} of the class" for field in _STORAGE_CLASS_FIELDS if storage_class.get(field)]
     if storage_class.get("reclaimPolicy", "Delete") != "Delete":
         found.append("reclaimPolicy of the class")
+    parameters = sorted(storage_class.get("parameters") or ())
+    found += [f"parameters.{name} of the class" for name in parameters if name.lower() not in _SKU_PARAMETERS]
     return found

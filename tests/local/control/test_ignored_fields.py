@@ -83,12 +83,25 @@ async def test_a_claim_that_asks_for_more_than_an_empty_volume(
     assert claim["status"]["phase"] == "Pending"
 
 
+@pytest.mark.parametrize("name", ["default", "managed-csi-premium", "azurefile-csi"])
+async def test_the_classes_of_aks_have_no_such_fields(driver: ClusterDriver, name: str) -> None:
+    storage_class = await driver.objects.get("storageclasses", name)
+    assert ignored_fields.of_volume({"spec": {"accessModes": ["ReadWriteOnce"]}}, storage_class) == []
+
+
 async def test_an_event_of_a_claim_and_its_class(driver: ClusterDriver, controllers: ControllerManager) -> None:
-    kept = {"provisioner": "file.csi.azure.com", "mountOptions": ["mfsymlinks"], "reclaimPolicy": "Retain"}
-    await driver.objects.create("storageclasses", {"metadata": {"name": "kept"}, **kept})
+    kept = {
+        "metadata": {"name": "kept"},
+        "provisioner": "file.csi.azure.com",
+        "mountOptions": ["mfsymlinks"],
+        "parameters": {"skuName": "Premium_LRS", "protocol": "nfs"},
+        "reclaimPolicy": "Retain",
+    }
+    await driver.objects.create("storageclasses", kept)
     modes = ["ReadWriteOncePod"]
     spec = {"accessModes": modes, "storageClassName": "kept", "resources": {"requests": {"storage": "1Gi"}}}
     await driver.objects.create("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec}, "default")
     event = await driver.wait_for_event(ignored_fields.REASON, "data")
-    fields = "spec.accessModes ReadWriteOncePod, mountOptions of the class, reclaimPolicy of the class"
-    assert event["message"] == TEXT.format(fields)
+    class_fields = ("mountOptions", "reclaimPolicy", "parameters.protocol")
+    fields = ["spec.accessModes ReadWriteOncePod", *(f"{field} of the class" for field in class_fields)]
+    assert event["message"] == TEXT.format(", ".join(fields))
