@@ -38,6 +38,10 @@ _SECRET_KEYS = {
 def _pod_spec(spec: Object, prefix: str, causes: Causes) -> None:
     volumes = {each.get("name") for each in spec.get("volumes", ())}
     names = set[str]()
+    if spec.get("ephemeralContainers"):
+        in_pod = prefix == "spec."
+        why = "cannot be set on create" if in_pod else "ephemeral containers not allowed in pod template"
+        causes.forbidden(f"{prefix}ephemeralContainers", why)
     for group in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(group) or ()):
             path = f"{prefix}{group}[{index}]"

@@ -16,7 +16,7 @@ import orjson
 
 from aksgpu.common.tolerations import tolerates
 from aksgpu.local.api.strategy import TEMPLATE_GENERATION
-from aksgpu.local.control import filters
+from aksgpu.local.control import filters, ignored_fields
 from aksgpu.local.control.controller_runtime import Cluster, is_finished, is_ready, run_all
 from aksgpu.local.control.informer import object_key
 from aksgpu.local.control.pod_control import PodController, controller_of, from_template, reference_to
@@ -165,6 +165,7 @@ class DaemonSetController(PodController):
             return None
         if (daemonset.get("status") or {}).get("observedGeneration") != daemonset["metadata"].get("generation"):
             await self._adopt(daemonset)
+            self._report_ignored(daemonset)
         template = daemonset["spec"]["template"]["spec"]
         desired = eligible_nodes(template, self._nodes, "NoSchedule", "NoExecute")
         allowed = set(eligible_nodes(template, self._nodes, "NoExecute"))
@@ -194,6 +195,12 @@ class DaemonSetController(PodController):
         finally:  # The status counts the pods that exist, even if the server refused a write.
             await self.cluster.update_status("daemonsets", daemonset, build_status(daemonset, desired, kept))
         return None
+
+    def _report_ignored(self, daemonset: Object) -> None:
+        """Record an event about the fields of a new or changed DaemonSet that have no effect."""
+        ignored = ignored_fields.of_daemon_set(daemonset)
+        if ignored:
+            self.record_event(daemonset, "Normal", ignored_fields.REASON, ignored_fields.message(ignored))
 
     def _report_failed(self, daemonset: Object, pods: list[Object]) -> None:
         for pod in pods:

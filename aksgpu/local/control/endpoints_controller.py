@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from aksgpu.local.control import ignored_fields
 from aksgpu.local.control.controller_runtime import Cluster, Controller, is_finished, is_ready
 from aksgpu.local.control.informer import object_key
 from aksgpu.local.control.pod_control import reference_to
@@ -33,7 +34,7 @@ class EndpointsController(Controller):
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
-        self._warned: set[str] = set()
+        self._recorded: set[str] = set()
         self._endpoints = self.follow("endpoints", object_key)
         self._slices = self.follow(_SLICES, _service_key)
         self._services = self.informer.index(lambda service: str(service["metadata"]["namespace"]))
@@ -55,7 +56,12 @@ class EndpointsController(Controller):
                 if obj and _is_owned(obj):
                     await self.cluster.delete(resource, obj)
             return None
-        if not service["spec"].get("selector") or service["metadata"].get("deletionTimestamp"):
+        if service["metadata"].get("deletionTimestamp"):
+            return None
+        without_effect = ignored_fields.of_service(service)
+        if without_effect:
+            self._record(service, "Normal", ignored_fields.REASON, ignored_fields.message(without_effect))
+        if not service["spec"].get("selector"):
             return None
         pods = [pod for pod in self._pods_by_namespace[service["metadata"]["namespace"]] if _selects(service, pod)]
         pods.sort(key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]))
@@ -73,10 +79,14 @@ class EndpointsController(Controller):
             targets = {target_port(port, pod) for pod in pods} - {None, port["port"]}
             for target in targets:
                 message = PORT_NOT_FORWARDED.format(name=name, port=port["port"], target=target)
-                key = f"{service['metadata']['uid']} {message}"
-                if key not in self._warned:
-                    self._warned.add(key)
-                    self.record_event(service, "Warning", "PortNotForwarded", message)
+                self._record(service, "Warning", "PortNotForwarded", message)
+
+    def _record(self, service: Object, kind: str, reason: str, message: str) -> None:
+        """Record an event about a Service, unless it has been recorded before."""
+        key = f"{service['metadata']['uid']} {message}"
+        if key not in self._recorded:
+            self._recorded.add(key)
+            self.record_event(service, kind, reason, message)
 
     def _find_slice(self, key: str) -> Object | None:
         return self._slices.get(f"{key}-aksgpu")

@@ -98,7 +98,6 @@ class PodRequirements:
         self.tolerations: list[dict[str, Any]] = spec.get("tolerations") or []
         self.priority = int(spec.get("priority") or 0)
         self.preempts = spec.get("preemptionPolicy") != "Never"
-        self.has_claims = bool(spec.get("resourceClaims"))
         self.key = orjson.dumps([vars(self), list(volumes)], option=orjson.OPT_SORT_KEYS)
         self.volumes = volumes
 
@@ -209,9 +208,6 @@ def filter_node(pod: PodRequirements, node: NodeInfo, without: Collection[Assign
             return FilterResult(("node(s) had untolerated taint(s)",))
     if not pod.selects(node.name, node.labels):
         return FilterResult(("node(s) didn't match Pod's node affinity/selector",))
-    if pod.has_claims:
-        # The laptop does not allocate devices through dynamic resource allocation (DRA).
-        return FilterResult(("cannot allocate all claims",))
     reasons: list[str] = []
     if node.used["pods"] - len(without) >= node.allocatable.get("pods", 0):
         reasons.append("Too many pods")

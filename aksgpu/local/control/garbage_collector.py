@@ -108,15 +108,22 @@ class GarbageCollector(Controller):
         await self.cluster.delete(resource, obj, propagation_policy=policy)
 
     async def _get_owner(self, owner: dict[str, Any], obj: Object) -> Object | None:
-        """Return an owner, or None if it does not exist. An owner that is not in the cache is read from the server."""
+        """Return an owner, or None if it does not exist.
+
+        An owner that is not in the cache is read from the server and put into the cache. If the watch misses both its
+        creation and its deletion, the next list finds that it is gone, and its dependents are checked again.
+        """
         key = _owner_key(owner, obj)
         if not key:
             return {"metadata": {}}  # Of a kind that is not served: its dependents are kept.
         found = self._get(key)
         if found is None or found["metadata"]["uid"] != owner["uid"]:
+            resource = key.partition(":")[0]
             namespace = obj["metadata"].get("namespace") if "/" in key else None
             with ignoring(404):
-                found = await self.cluster.objects.get(key.partition(":")[0], owner["name"], namespace)
+                read = await self.cluster.objects.get(resource, owner["name"], namespace)
+                self.cluster.informer(resource).update_cache(read)
+            found = self._get(key)
         return found if found and found["metadata"]["uid"] == owner["uid"] else None
 
     async def _remove_owners(self, key: str, uids: set[str]) -> None:

@@ -1,7 +1,8 @@
 """Informers: caches that hold all objects of a resource, filled by one list and one watch.
 
-The response to a write is put into the cache at once (:meth:`Informer.update_cache`), so that later reads include it. A
-response that is older than the last watch event is ignored, because the versions of a resource arrive in order.
+The response to a request is put into the cache at once (:meth:`Informer.update_cache`), so that later reads include it,
+and so that its deletion is noticed even if the watch misses its creation. A response that is older than the last watch
+event is ignored, because the versions of a resource arrive in order.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class Informer:
         return index
 
     def update_cache(self, obj: Object) -> None:
-        """Store the response to a write, unless the watch has already delivered a later version."""
+        """Store the response to a request, unless the watch has already delivered a later version."""
         if _version(obj) > self._seen:
             self._set(object_key(obj), obj)
 
@@ -100,8 +101,10 @@ class Informer:
                 async for event in self._objects.watch(self.resource, resource_version=version):
                     failures = 0
                     self._seen = max(self._seen, _version(event.object))
-                    if event.type != "BOOKMARK":
-                        self._set(object_key(event.object), None if event.type == "DELETED" else event.object)
+                    if event.type == "DELETED":
+                        self._remove(object_key(event.object), _version(event.object))
+                    elif event.type != "BOOKMARK":
+                        self._set(object_key(event.object), event.object)
             except StatusError as error:
                 log.info("watch of %s: %s", self.resource, error)
             except Exception:
@@ -114,11 +117,17 @@ class Informer:
         found = {object_key(obj): obj for obj in items}
         self._seen = max(self._seen, int(version or 0))
         for key in [key for key in self._items if key not in found]:
-            self._set(key, None)
+            self._remove(key, int(version or 0))
         for key, obj in found.items():
             self._set(key, obj)
         self.synced.set()
         return version
+
+    def _remove(self, key: str, version: int) -> None:
+        """Remove an object that does not exist at a version, unless the response to a write is newer."""
+        obj = self._items.get(key)
+        if obj is not None and _version(obj) <= version:
+            self._set(key, None)
 
     def _set(self, key: str, new: Object | None) -> None:
         old = self._items.get(key)

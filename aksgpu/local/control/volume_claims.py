@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from aksgpu.local.control import ignored_fields
 from aksgpu.local.control.claim_topology import (
     DISK_PROVISIONER,
     FILE_PROVISIONER,
@@ -102,6 +103,11 @@ class ClaimController(Controller):
         if provisioner not in (DISK_PROVISIONER, FILE_PROVISIONER):
             self._record(claim, "Normal", "ExternalProvisioning", _EXTERNAL.format(provisioner))
             return None
+        without_effect = ignored_fields.of_claim(claim)
+        if without_effect:
+            message = f'failed to provision volume with StorageClass "{name}": {ignored_fields.message(without_effect)}'
+            self._record(claim, "Warning", "ProvisioningFailed", message)
+            return None
         refused = [mode for mode in claim["spec"].get("accessModes") or () if mode in _CSI_ACCESS_MODES]
         if provisioner == DISK_PROVISIONER and refused and claim["spec"].get("volumeMode") != "Block":
             message = (
@@ -137,6 +143,9 @@ class ClaimController(Controller):
         patch = {"metadata": {"annotations": annotations}, "spec": {"volumeName": name}}
         claim = await self.cluster.patch(self.resource, claim, patch)
         self.record_event(claim, "Normal", "ProvisioningSucceeded", f"Successfully provisioned volume {name}")
+        ignored = ignored_fields.of_volume(claim, storage_class)
+        if ignored:
+            self.record_event(claim, "Normal", ignored_fields.REASON, ignored_fields.message(ignored))
         return claim
 
     def _disk_zone(self, claim: Object, storage_class: Object) -> str | None:

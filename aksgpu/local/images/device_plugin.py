@@ -1,8 +1,9 @@
 """Replaces NVIDIA's device plugin: registers a node's GPUs with the node agent.
 
 It connects to ``/var/lib/kubelet/device-plugins/kubelet.sock`` as plugins of a kubelet do, but does not use gRPC. It
-sends a line of JSON, ``{"resource_name", "devices": [{"id", "health"}]}``, first and after each change, and keeps the
-connection open. The devices are lost when the connection closes.
+sends a line of JSON, ``{"resource_name", "devices": [{"id", "health"}], "max_request"}``, first and after each change,
+and keeps the connection open. A container may request at most ``max_request`` devices; null is no limit. The devices
+are lost when the connection closes.
 
 Like the real plugin, it registers again if ``kubelet.sock`` is created again. On a node without GPUs, it ends with an
 error. With ``FAIL_ON_INIT_ERROR=false``, it keeps running and offers nothing. With MIG, ``MIG_STRATEGY`` selects what
@@ -31,6 +32,8 @@ from aksgpu.local.images import driver_problem, given_gpus
 RESOURCE = "nvidia.com/gpu"
 REPLICA = "::"
 """Comes between the id of a shared GPU and the number of its replica."""
+_FLAGS = {"migStrategy"}
+"""The flags in a configuration file that have an effect."""
 POLL_SECONDS = 0.2
 NO_GPUS = (
     "Detected non-NVML platform: could not load NVML library: libnvidia-ml.so.1: cannot open shared object file: "
@@ -61,6 +64,13 @@ def shared_devices(resource: str, ids: list[str], config: dict[str, Any]) -> tup
     return resource, ids
 
 
+def max_request(ids: list[str], config: dict[str, Any]) -> int | None:
+    """Return how many of these devices a container may request; None without a limit."""
+    slicing = (config.get("sharing") or {}).get("timeSlicing") or {}
+    is_shared = any(REPLICA in uuid for uuid in ids)
+    return 1 if is_shared and slicing.get("failRequestsGreaterThanOne") else None
+
+
 def read_config(path: str) -> dict[str, Any]:
     """Return the configuration in a file; empty without one."""
     if not path:
@@ -70,6 +80,8 @@ def read_config(path: str) -> dict[str, Any]:
     config: dict[str, Any] = yaml.safe_load(Path(os.environ.get("AKSGPU_ROOT", "") + path).read_text()) or {}
     if (config.get("sharing") or {}).get("mps"):
         log("sharing.mps has no effect on the laptop AKS", "W")
+    for name in sorted((config.get("flags") or {}).keys() - _FLAGS):
+        log(f"flags.{name} has no effect on the laptop AKS", "W")
     return config
 
 
@@ -100,20 +112,27 @@ def listen(path: Path) -> socket.socket:
     return server
 
 
-async def offer(kubelet: Path, resource: str, ids: list[str]) -> None:
-    """Register devices with the node agent, and again whenever it restarts."""
+async def offer(kubelet: Path, resource: str, ids: list[str], limit: int | None) -> None:
+    """Register devices with the node agent, and again whenever it restarts.
+
+    Args:
+        kubelet: the node agent's socket.
+        resource: the name of the resource.
+        ids: the ids of the devices.
+        limit: how many devices a container may request; None without a limit.
+    """
     while True:
         with contextlib.suppress(OSError):  # the node agent is not running
             with short_path(kubelet) as name:
                 reader, writer = await asyncio.open_unix_connection(name)
             with contextlib.closing(writer):
                 log(f"Registered device plugin for '{resource}' with Kubelet")
-                await _send_devices(reader, writer, resource, ids)
+                await _send_devices(reader, writer, resource, ids, limit)
         await asyncio.sleep(POLL_SECONDS)
 
 
 async def _send_devices(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, resource: str, ids: list[str]
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, resource: str, ids: list[str], limit: int | None
 ) -> None:
     """Send the devices, and again when their health changes, until the node agent closes the connection."""
     last_problem: str | None = None
@@ -123,7 +142,8 @@ async def _send_devices(
         if problem != last_problem:
             last_problem = problem
             health = "Unhealthy" if problem else "Healthy"
-            message = {"resource_name": resource, "devices": [{"id": uuid, "health": health} for uuid in ids]}
+            devices = [{"id": uuid, "health": health} for uuid in ids]
+            message = {"resource_name": resource, "devices": devices, "max_request": limit}
             writer.write(json.dumps(message).encode() + b"\n")
             if problem:
                 log(f"Failed to initialize NVML: {problem}; all devices of '{resource}' go unhealthy", "E")
@@ -147,7 +167,8 @@ def main() -> int:
         kind = "simulated" if gpus[0]["simulated"] else "NVML"
         log(f"Detected {kind} devices: " + ", ".join(f"{gpu['model']} ({gpu['uuid']})" for gpu in gpus))
         kubelet = Path(os.environ.get("AKSGPU_ROOT", "") + "/var/lib/kubelet/device-plugins/kubelet.sock")
-        asyncio.run(offer(kubelet, *shared_devices(*offered_devices(gpus, strategy), config)))
+        resource, ids = shared_devices(*offered_devices(gpus, strategy), config)
+        asyncio.run(offer(kubelet, resource, ids, max_request(ids, config)))
     for text in [f"Failed to initialize NVML: {problem}"] if problem else NO_GPUS:
         log(text, "E")
     if options.fail_on_init_error.lower() not in ("false", "0", "f"):

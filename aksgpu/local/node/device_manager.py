@@ -39,6 +39,7 @@ class _Resource:
         devices: whether each device is healthy, by id.
         users: the uid of the pod that uses a device, by the device's id.
         plugin: the connection of its plugin.
+        max_request: how many devices a container may request; None without a limit.
         is_service: whether a service of the node offers the devices, not a plugin.
         registered: set when a plugin has registered, or is no longer expected.
     """
@@ -46,6 +47,7 @@ class _Resource:
     devices: dict[str, bool] = field(default_factory=dict)
     users: dict[str, str] = field(default_factory=dict)
     plugin: asyncio.StreamWriter | None = None
+    max_request: int | None = None
     is_service: bool = False
     registered: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -148,7 +150,7 @@ class DeviceManager:
             The ids of the devices by container and resource.
 
         Raises:
-            AdmissionError: not enough healthy devices are free.
+            AdmissionError: not enough healthy devices are free, or a container requests too many of a shared device.
         """
         assigned: dict[str, dict[str, list[str]]] = {}
         taken: dict[str, list[str]] = {}
@@ -179,6 +181,10 @@ class DeviceManager:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REGISTRATION_SECONDS):
                 await self._wait_for_devices(resource, count)
+        if resource.max_request is not None and count > resource.max_request:
+            limit = f"maximum request size for shared resources is {resource.max_request}; found {count}"
+            text = f"rpc error: code = Unknown desc = request for '{name}' too large: {limit}"
+            raise AdmissionError(f"Allocate failed due to {text}, which is unexpected")
         free = resource.free_devices()
         if len(free) < count:
             text = f"requested number of devices unavailable for {name}. Requested: {count}, Available: {len(free)}"
@@ -219,6 +225,7 @@ class DeviceManager:
                     resource.plugin = writer
                 if resource.plugin is writer:
                     resource.devices = devices
+                    resource.max_request = message.get("max_request")
                     self._save()
                     resource.registered.set()
                     self._changed()

@@ -100,7 +100,7 @@ async def container_environment(objects: Objects, pod: Object, container: Object
         node: the pod's node. Its allocatable resources replace limits that are not set.
 
     Raises:
-        ConfigError: a ConfigMap, a Secret or a key that is not optional does not exist.
+        ConfigError: a ConfigMap, a Secret or a key that is not optional does not exist, or a value is read from a file.
     """
     found: dict[str, str] = {}
     for source in container.get("envFrom") or []:
@@ -124,6 +124,8 @@ async def _read_value(
         return read_field(pod, source["fieldRef"]["fieldPath"])
     if "resourceFieldRef" in source:
         return read_resource_field(pod, source["resourceFieldRef"], container, node)
+    if "fileKeyRef" in source:
+        raise ConfigError(f"env {entry['name']}: the laptop AKS does not support fileKeyRef")
     kind, ref = next(iter(source.items()))
     data = await read_data(objects, pod, source)
     if ref["key"] in data:

@@ -17,6 +17,7 @@ from typing import Any
 from aksgpu.common import times
 from aksgpu.local.control.claim_topology import claim_keys
 from aksgpu.local.control.controller_runtime import is_finished
+from aksgpu.local.control.ignored_fields import REASON, message
 from aksgpu.local.node import attachments, ignored_fields, pod_status, termination_message
 from aksgpu.local.node.container import ContainerRunner
 from aksgpu.local.node.device_manager import AdmissionError
@@ -222,7 +223,7 @@ class PodRunner:
         temporary.replace(context.directory / "pod.json")
         ignored = ignored_fields.find(spec)
         if ignored:
-            context.record_event("Normal", ignored_fields.REASON, ignored_fields.message(ignored))
+            context.record_event("Normal", REASON, message(ignored))
         return True
 
     async def _mount_volumes(self) -> None:
@@ -253,7 +254,9 @@ class PodRunner:
         for key in sorted(claim_keys(context.pod)):
             with ignoring(404):
                 name = key.partition("/")[2]
-                claims.append(await context.cluster.objects.get("persistentvolumeclaims", name, context.namespace))
+                claim = await context.cluster.objects.get("persistentvolumeclaims", name, context.namespace)
+                context.cluster.claims.update_cache(claim)  # so that its directory is deleted with it
+                claims.append(claim)
         problem = context.cluster.attachments.attach(claims, context.pod, context.node.name)
         if problem:
             raise _AttachError(problem)

@@ -145,6 +145,10 @@ async def test_names_in_the_url_and_in_the_body(registry: Registry) -> None:
             'resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1',
         ),
         ({"tolerations": [{"operator": "Is", "key": "a"}]}, 'supported values: "Equal", "Exists"'),
+        (
+            {"ephemeralContainers": [{"name": "debug", "image": "x"}]},
+            "spec.ephemeralContainers: Forbidden: cannot be set on create",
+        ),
         ({"priorityClassName": "nope"}, "no PriorityClass with name nope was found"),
         ({"serviceAccountName": "nope"}, 'serviceaccount "nope" not found'),
     ],
@@ -176,6 +180,13 @@ async def test_invalid_jobs_are_refused(registry: Registry, job: Object) -> None
     fields = [cause["field"] for cause in status["details"]["causes"]]
     assert fields == ["spec.parallelism", "spec.completions"]
     assert "spec.completions: Required value: when completion mode is Indexed" in status["message"]
+
+
+async def test_a_template_has_no_ephemeral_containers(registry: Registry, job: Object) -> None:
+    job["spec"]["template"]["spec"]["ephemeralContainers"] = [{"name": "debug", "image": "x"}]
+    message = (await refused(registry.create("jobs", job, "default")))["message"]
+    field = "spec.template.spec.ephemeralContainers"
+    assert f"{field}: Forbidden: ephemeral containers not allowed in pod template" in message
 
 
 async def test_scheduling_of_a_suspended_job_may_change(registry: Registry, job: Object) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -111,6 +112,23 @@ async def test_a_refused_pod_stops_further_creations(driver: ClusterDriver, cont
     found, _ = await driver.objects.list("events", "default")
     refused = [each for each in found if each["reason"] == "FailedCreate"]
     assert sum(each.get("count") or 1 for each in refused) < 20
+
+
+async def test_every_refused_pod_has_an_event(driver: ClusterDriver, controllers: ControllerManager) -> None:
+    """Each event names another pod, so none of them is counted twice."""
+    hard = {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}}
+    await driver.objects.create("resourcequotas", hard, "default")
+    await driver.create_job("refused")
+
+    async def three() -> list[dict[str, Any]]:
+        found = await driver.events("FailedCreate", "refused")
+        return found if len(found) >= 3 else []
+
+    events = await driver.eventually(three)
+    assert {each["count"] for each in events} == {1}
+    for each in events:
+        text = r'Error creating: pods "refused-\w{5}" is forbidden: exceeded quota: none, requested: pods=1, .*'
+        assert re.fullmatch(text, each["message"])
 
 
 async def test_more_pods_than_one_sync_creates(

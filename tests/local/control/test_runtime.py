@@ -83,6 +83,49 @@ async def test_own_writes_are_in_the_cache_at_once(driver: ClusterDriver) -> Non
     await tasks.cancel()
 
 
+async def test_a_write_during_a_list_is_kept(driver: ClusterDriver) -> None:
+    """The object is newer than the list, which therefore does not say that it is gone. The next list does."""
+    server = ExpiringServer()
+    informer = Informer(server, "things")  # type: ignore[arg-type]
+    seen: list[tuple[str, bool]] = []
+    informer.on_change(lambda old, new: seen.append(((old or new or {})["metadata"]["name"], bool(new))))
+    tasks = Tasks()
+    informer.update_cache(_object("written", 4))
+    tasks.spawn(informer.run())
+    await asyncio.wait_for(informer.synced.wait(), 5)
+    assert ("b", True) in seen and ("written", False) not in seen
+    server.version = 4
+    server.expire.set()
+
+    async def removed() -> bool:
+        return ("written", False) in seen
+
+    await driver.eventually(removed)
+    await tasks.cancel()
+
+
+async def test_the_deletion_of_an_earlier_object_of_the_same_name() -> None:
+    """It is delivered after the response to the request that created the second object."""
+
+    class Server(ExpiringServer):
+        async def watch(self, resource: str, *, resource_version: str) -> AsyncIterator[WatchEvent]:
+            informer.update_cache(_object("a", 9, uid="second"))
+            yield WatchEvent("DELETED", _object("a", 8))
+            yield WatchEvent("ADDED", _object("a", 9, uid="second"))
+            delivered.set()
+            await self.expire.wait()
+
+    delivered = asyncio.Event()
+    informer = Informer(Server(), "things")  # type: ignore[arg-type]
+    seen: list[tuple[str, bool]] = []
+    informer.on_change(lambda old, new: seen.append(((old or new or {})["metadata"]["uid"], bool(new))))
+    tasks = Tasks()
+    tasks.spawn(informer.run())
+    await asyncio.wait_for(delivered.wait(), 5)
+    await tasks.cancel()
+    assert seen == [("a", True), ("b", True), ("a", False), ("second", True)]
+
+
 async def test_a_recreated_object_is_deleted_and_added() -> None:
     informer = Informer(ExpiringServer(), "things")  # type: ignore[arg-type]
     seen = []

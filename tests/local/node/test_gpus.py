@@ -80,6 +80,31 @@ async def test_each_gpu_has_one_user(lab: Lab) -> None:
     assert (await lab.logs("five")).split() == first[:1]
 
 
+async def test_a_shared_gpu_with_a_limit_on_requests(lab: Lab) -> None:
+    """The plugin's configuration has ``failRequestsGreaterThanOne``."""
+    rows = [{"name": "nvidia.com/gpu", "replicas": 2}]
+    config = {"version": "v1", "sharing": {"timeSlicing": {"failRequestsGreaterThanOne": True, "resources": rows}}}
+    obj = {"metadata": {"name": "slices"}, "data": {"config.yaml": json.dumps(config)}}
+    await lab.objects.create("configmaps", obj, "default")
+    spec: dict[str, Any] = {**PLUGIN, "volumes": [*PLUGIN["volumes"], {"name": "c", "configMap": {"name": "slices"}}]}
+    mounts = [*PLUGIN["container"]["volumeMounts"], {"name": "c", "mountPath": "/aksgpu-config"}]  # type: ignore[index]
+    env = [{"name": "CONFIG_FILE", "value": "/aksgpu-config/config.yaml"}]
+    spec["container"] = {**PLUGIN["container"], "volumeMounts": mounts, "env": env}  # type: ignore[dict-item]
+    await lab.run("plugin", node=GPU_NODE, **spec)
+    await counts(lab, "4", "4")
+    amounts = {"nvidia.com/gpu": "2"}
+    two = {"resources": {"limits": amounts, "requests": amounts}}
+    await lab.run("two", "true", node=GPU_NODE, container=two)
+    status = (await lab.phase("two", "Failed"))["status"]
+    assert status["reason"] == "UnexpectedAdmissionError"
+    assert status["message"].endswith(
+        "request for 'nvidia.com/gpu' too large: maximum request size for shared resources is 1; found 2, which is "
+        "unexpected"
+    )
+    await lab.run("one", "true", node=GPU_NODE, container=ONE)
+    await lab.phase("one", "Succeeded")
+
+
 async def test_a_container_has_its_gpu(lab: Lab) -> None:
     await plugin(lab)
     await counts(lab, "2", "2")

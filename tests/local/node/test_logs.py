@@ -40,6 +40,15 @@ async def test_a_whole_log(written: Path) -> None:
     assert await show(written.with_name("none.log")) == b""
 
 
+async def test_carriage_returns(tmp_path: Path) -> None:
+    """As containerd does, the last one before a line feed is dropped. Others are kept, also those of a partial line."""
+    log = LogWriter(str(tmp_path / "0.log"), 10 << 20, 5)
+    log.feed(b"stdout", b"one\r\ntwo\r\r\n10%\r20%\r\nthree\r")
+    log.feed(b"stdout", b"\nfour\r")
+    log.feed(b"stdout", b"")
+    assert await show(tmp_path / "0.log") == b"one\ntwo\r\n10%\r20%\nthree\nfour\r"
+
+
 async def test_timestamps(written: Path) -> None:
     lines = (await show(written, timestamps=True)).split(b"\n")
     stamps = [line.split(b" ")[0] for line in lines]
