@@ -16,7 +16,7 @@ import orjson
 
 from aksgpu.common.tolerations import tolerates
 from aksgpu.local.api.strategy import TEMPLATE_GENERATION
-from aksgpu.local.control import filters, ignored_fields
+from aksgpu.local.control import fields_without_effect, filters
 from aksgpu.local.control.controller_runtime import Cluster, is_finished, is_ready, run_all
 from aksgpu.local.control.informer import object_key
 from aksgpu.local.control.pod_control import PodController, controller_of, from_template, reference_to
@@ -198,9 +198,9 @@ class DaemonSetController(PodController):
 
     def _report_ignored(self, daemonset: Object) -> None:
         """Record an event about the fields of a new or changed DaemonSet that have no effect."""
-        ignored = ignored_fields.of_daemon_set(daemonset)
+        ignored = fields_without_effect.of_daemon_set(daemonset)
         if ignored:
-            self.record_event(daemonset, "Normal", ignored_fields.REASON, ignored_fields.message(ignored))
+            self.record_event(daemonset, "Normal", fields_without_effect.REASON, fields_without_effect.message(ignored))
 
     def _report_failed(self, daemonset: Object, pods: list[Object]) -> None:
         for pod in pods:

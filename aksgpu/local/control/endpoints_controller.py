@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from aksgpu.local.control import ignored_fields
+from aksgpu.local.control import fields_without_effect
 from aksgpu.local.control.controller_runtime import Cluster, Controller, is_finished, is_ready
 from aksgpu.local.control.informer import object_key
 from aksgpu.local.control.pod_control import reference_to
@@ -58,9 +58,9 @@ class EndpointsController(Controller):
             return None
         if service["metadata"].get("deletionTimestamp"):
             return None
-        without_effect = ignored_fields.of_service(service)
+        without_effect = fields_without_effect.of_service(service)
         if without_effect:
-            self._record(service, "Normal", ignored_fields.REASON, ignored_fields.message(without_effect))
+            self._record(service, "Normal", fields_without_effect.REASON, fields_without_effect.message(without_effect))
         if not service["spec"].get("selector"):
             return None
         pods = [pod for pod in self._pods_by_namespace[service["metadata"]["namespace"]] if _selects(service, pod)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aksgpu.local.control import ignored_fields
+from aksgpu.local.control import fields_without_effect
 from aksgpu.local.control.claim_topology import (
     DISK_PROVISIONER,
     FILE_PROVISIONER,
@@ -103,9 +103,10 @@ class ClaimController(Controller):
         if provisioner not in (DISK_PROVISIONER, FILE_PROVISIONER):
             self._record(claim, "Normal", "ExternalProvisioning", _EXTERNAL.format(provisioner))
             return None
-        without_effect = ignored_fields.of_claim(claim)
-        if without_effect:
-            message = f'failed to provision volume with StorageClass "{name}": {ignored_fields.message(without_effect)}'
+        ignored = fields_without_effect.of_claim(claim)
+        if ignored:
+            why = fields_without_effect.message(ignored)
+            message = f'failed to provision volume with StorageClass "{name}": {why}'
             self._record(claim, "Warning", "ProvisioningFailed", message)
             return None
         refused = [mode for mode in claim["spec"].get("accessModes") or () if mode in _CSI_ACCESS_MODES]
@@ -143,9 +144,9 @@ class ClaimController(Controller):
         patch = {"metadata": {"annotations": annotations}, "spec": {"volumeName": name}}
         claim = await self.cluster.patch(self.resource, claim, patch)
         self.record_event(claim, "Normal", "ProvisioningSucceeded", f"Successfully provisioned volume {name}")
-        ignored = ignored_fields.of_volume(claim, storage_class)
+        ignored = fields_without_effect.of_volume(claim, storage_class)
         if ignored:
-            self.record_event(claim, "Normal", ignored_fields.REASON, ignored_fields.message(ignored))
+            self.record_event(claim, "Normal", fields_without_effect.REASON, fields_without_effect.message(ignored))
         return claim
 
     def _disk_zone(self, claim: Object, storage_class: Object) -> str | None:

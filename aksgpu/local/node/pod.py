@@ -17,7 +17,7 @@ from typing import Any
 from aksgpu.common import times
 from aksgpu.local.control.claim_topology import claim_keys
 from aksgpu.local.control.controller_runtime import is_finished
-from aksgpu.local.control.ignored_fields import REASON, message
+from aksgpu.local.control.fields_without_effect import REASON, message
 from aksgpu.local.node import attachments, ignored_fields, pod_status, termination_message
 from aksgpu.local.node.container import ContainerRunner
 from aksgpu.local.node.device_manager import AdmissionError

@@ -8,7 +8,7 @@ import pytest
 from support.polling import wait_for_async
 
 from aksgpu.local.api import schema
-from aksgpu.local.control.ignored_fields import REASON
+from aksgpu.local.control.fields_without_effect import REASON
 from aksgpu.local.node import ignored_fields
 from aksgpu.local.objects import Object
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aksgpu.local.control import ControllerManager, ignored_fields
+from aksgpu.local.control import ControllerManager, fields_without_effect
 
 if TYPE_CHECKING:
     from tests.local.control.conftest import ClusterDriver
@@ -24,7 +24,7 @@ TEXT = "The laptop AKS does not act on {}. A real cluster does"
     ],
 )
 def test_fields_of_a_service(spec: dict[str, Any], paths: list[str]) -> None:
-    assert ignored_fields.of_service({"spec": spec}) == paths
+    assert fields_without_effect.of_service({"spec": spec}) == paths
 
 
 @pytest.mark.parametrize(
@@ -39,13 +39,13 @@ def test_fields_of_a_service(spec: dict[str, Any], paths: list[str]) -> None:
     ],
 )
 def test_fields_of_a_daemon_set(spec: dict[str, Any], paths: list[str]) -> None:
-    assert ignored_fields.of_daemon_set({"spec": spec}) == paths
+    assert fields_without_effect.of_daemon_set({"spec": spec}) == paths
 
 
 async def test_an_event_of_a_service(driver: ClusterDriver, controllers: ControllerManager) -> None:
     spec = {"type": "LoadBalancer", "ports": [{"port": 80}]}
     await driver.objects.create("services", {"metadata": {"name": "web"}, "spec": spec}, "default")
-    event = await driver.wait_for_event(ignored_fields.REASON, "web")
+    event = await driver.wait_for_event(fields_without_effect.REASON, "web")
     assert event["message"] == TEXT.format("spec.type")
 
 
@@ -54,7 +54,7 @@ async def test_an_event_of_a_daemon_set(driver: ClusterDriver, controllers: Cont
     template = {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "main", "image": "plugin"}]}}
     spec = {"selector": {"matchLabels": labels}, "template": template, "minReadySeconds": 5}
     await driver.objects.create("daemonsets", {"metadata": {"name": "plugin"}, "spec": spec}, "default")
-    event = await driver.wait_for_event(ignored_fields.REASON, "plugin")
+    event = await driver.wait_for_event(fields_without_effect.REASON, "plugin")
     assert event["message"] == TEXT.format("spec.minReadySeconds")
 
 
@@ -86,7 +86,7 @@ async def test_a_claim_that_asks_for_more_than_an_empty_volume(
 @pytest.mark.parametrize("name", ["default", "managed-csi-premium", "azurefile-csi"])
 async def test_the_classes_of_aks_have_no_such_fields(driver: ClusterDriver, name: str) -> None:
     storage_class = await driver.objects.get("storageclasses", name)
-    assert ignored_fields.of_volume({"spec": {"accessModes": ["ReadWriteOnce"]}}, storage_class) == []
+    assert fields_without_effect.of_volume({"spec": {"accessModes": ["ReadWriteOnce"]}}, storage_class) == []
 
 
 async def test_an_event_of_a_claim_and_its_class(driver: ClusterDriver, controllers: ControllerManager) -> None:
@@ -101,7 +101,7 @@ async def test_an_event_of_a_claim_and_its_class(driver: ClusterDriver, controll
     modes = ["ReadWriteOncePod"]
     spec = {"accessModes": modes, "storageClassName": "kept", "resources": {"requests": {"storage": "1Gi"}}}
     await driver.objects.create("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec}, "default")
-    event = await driver.wait_for_event(ignored_fields.REASON, "data")
+    event = await driver.wait_for_event(fields_without_effect.REASON, "data")
     class_fields = ("mountOptions", "reclaimPolicy", "parameters.protocol")
     fields = ["spec.accessModes ReadWriteOncePod", *(f"{field} of the class" for field in class_fields)]
     assert event["message"] == TEXT.format(", ".join(fields))
