@@ -8,10 +8,19 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["SECRET_NAME", "parameters", "script_parameters", "split_options"]
+__all__ = ["SECRET_NAME", "hide_secrets", "parameters", "script_parameters", "split_options"]
 
-SECRET_NAME = re.compile(r"TOKEN|KEY|SECRET|PASSW|CREDENTIAL|AUTH|CONNECTION_STRING", re.IGNORECASE)
-"""Names whose values are not shown or saved."""
+_SECRET = (
+    r"token(?!s|iz)|(?<![a-z])keys?(?![a-z])|api_?key|access_?key|secret|passw|passphrase|credential|auth(?!or(?!iz))"
+    r"|connection_?string"
+)
+SECRET_NAME = re.compile(_SECRET, re.IGNORECASE)
+"""Names whose values are not shown or saved. ``max_tokens``, ``tokenizer`` and ``author`` are not such names."""
+_ASSIGNMENT = re.compile(
+    r"(?<![\w-])([\w-]{1,100}=(?!=)|-{1,2}\w[\w-]{0,100}\s{1,8}(?![-\s]))(\"[^\"]*\"|'[^']*'|[^\s;&|]+)"
+)
+"""``NAME=value`` or ``--name value`` inside a text, such as a shell command."""
+_HIDDEN = "***"
 _LONGEST_TEXT = 100
 """Characters of a text. A longer one is not kept."""
 _LONGEST = 4000
@@ -51,6 +60,28 @@ def script_parameters(words: Sequence[str]) -> str:
         found["arguments"] = " ".join(shown)
     text = json.dumps(found)
     return text if len(text) <= _LONGEST else "{}"
+
+
+def hide_secrets(words: Sequence[str]) -> list[str]:
+    """Return the words of a command line, with ``***`` in place of values whose names are like a secret's.
+
+    These are the values of options (``--token=x``, ``--token x``), and of variables and options inside a word, such as
+    the text of ``sh -c``.
+    """
+    shown: list[str] = []
+    follows_secret = False
+    for word in words:
+        if follows_secret and not word.startswith("-"):
+            shown.append(_HIDDEN)
+        else:
+            shown.append(_ASSIGNMENT.sub(_hide, word))
+        follows_secret = word.startswith("-") and "=" not in word and bool(SECRET_NAME.search(word))
+    return shown
+
+
+def _hide(assignment: re.Match[str]) -> str:
+    name = assignment[1]
+    return f"{name}{_HIDDEN}" if SECRET_NAME.search(name) else assignment[0]
 
 
 def split_options(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aksgpu.errors import AksGpuError
-from aksgpu.jobs.call_parameters import SECRET_NAME
+from aksgpu.jobs.call_parameters import SECRET_NAME, hide_secrets
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.kube import node_facts, pod_facts
 from aksgpu.kube.client import HasKube, Object
@@ -45,7 +45,8 @@ def read_facts(aks: HasKube, job: Object, pods: Sequence[Object]) -> dict[str, A
         - ``created``, ``started``, ``ended``: RFC 3339 in UTC. ``started`` is when the first container started.
         - ``seconds``: from ``started`` to ``ended``; until now for a Job that has not ended.
         - ``phase``, ``reason``, ``message``: as in :class:`aksgpu.jobs.JobStatus`.
-        - ``image``, ``command``, ``args``: of the first container.
+        - ``image``, ``command``, ``args``: of the first container. Values of options and variables that are named like
+          a secret are replaced by ``***``.
         - ``env``: its variables. Values from Secrets, and of variables named like a secret, are not saved.
         - ``annotations``: ``function``, ``parameters`` and ``packages`` of a Job that runs a function or a script.
         - ``gpus``: GPUs of one pod. ``pods``: number of pods.
@@ -73,8 +74,8 @@ def read_facts(aks: HasKube, job: Object, pods: Sequence[Object]) -> dict[str, A
         "reason": status.reason,
         "message": status.message,
         "image": container["image"],
-        "command": [str(each) for each in container.get("command") or ()],
-        "args": [str(each) for each in container.get("args") or ()],
+        "command": hide_secrets([str(each) for each in container.get("command") or ()]),
+        "args": hide_secrets([str(each) for each in container.get("args") or ()]),
         "env": _environment(container),
         "annotations": _annotations(job),
         "gpus": sum(pod_facts.gpus(job["spec"]["template"]["spec"]).values()),
