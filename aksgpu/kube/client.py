@@ -18,8 +18,9 @@ from aksgpu.errors import AlreadyExists, Conflict, Expired, InvalidInput, Kubern
 from aksgpu.kube import path_names, port_forward, retry_policy
 from aksgpu.kube.backoff import Backoff
 from aksgpu.kube.exec_stream import PROTOCOLS, ExecStream
+from aksgpu.kube.list_pages import ListPages
 from aksgpu.kube.port_forward import PortForward
-from aksgpu.kube.responses import checked_list, checked_object, decoded
+from aksgpu.kube.responses import checked_object, decoded
 from aksgpu.kube.transport import Stream, Transport
 from aksgpu.kube.watch import Watch
 from aksgpu.kube.websockets import ChannelSocket
@@ -371,15 +372,19 @@ class Kube:
     def _pages(
         self, path: str, selectors: Mapping[str, Any], pick: Callable[[Object], Any] | None
     ) -> tuple[builtins.list[Any], str]:
+        def open_page(token: str | None) -> Stream:
+            params = {**selectors, "limit": PAGE, "continue": token}
+            return self._transport.open("GET", path, params=params)
+
         found: builtins.list[Any] = []
         token = None
-        while True:
-            params = {**selectors, "limit": PAGE, "continue": token}
-            page = checked_list(self.request("GET", path, params=params), f"GET {path}")
-            found += map(pick, page["items"]) if pick else page["items"]
-            token = page["metadata"].get("continue")
-            if not token:
-                return found, page["metadata"].get("resourceVersion", "")
+        with ListPages(open_page, f"GET {path}") as pages:
+            while True:
+                page = pages.read(token)
+                found += map(pick, page["items"]) if pick else page["items"]
+                token = page["metadata"].get("continue")
+                if not token:
+                    return found, page["metadata"].get("resourceVersion", "")
 
     def watch(
         self,
