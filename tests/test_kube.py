@@ -169,6 +169,14 @@ def test_large_responses_are_decoded_with_the_garbage_collector_off() -> None:
     assert gc.isenabled()
 
 
+@pytest.mark.parametrize(
+    "body", [b"", b"NaN", b'{"a":', b"\xff", b"[" * 100_000], ids=["empty", "nan", "cut", "not UTF-8", "deep"]
+)
+def test_a_body_that_is_not_json_is_a_value_error(body: bytes) -> None:
+    with pytest.raises(ValueError):
+        decoding.decode(body)
+
+
 def test_the_garbage_collector_stays_off_until_the_last_thread_has_decoded() -> None:
     with decoding._without_collector():
         other = threading.Thread(target=decoding.decode, args=(LARGE,))

@@ -14,21 +14,13 @@ from typing import Any, NamedTuple, Protocol, TypeVar, overload
 from aksgpu import waiting
 from aksgpu.common.arguments import integer, shown
 from aksgpu.common.kubernetes_objects import Object
-from aksgpu.errors import (
-    AlreadyExists,
-    Conflict,
-    Expired,
-    InvalidInput,
-    KubernetesError,
-    NotFound,
-    Unreachable,
-)
+from aksgpu.errors import AlreadyExists, Conflict, Expired, InvalidInput, KubernetesError, NotFound
 from aksgpu.kube import path_names, port_forward, retry_policy
 from aksgpu.kube.backoff import Backoff
-from aksgpu.kube.decoding import decode
 from aksgpu.kube.exec_stream import PROTOCOLS, ExecStream
+from aksgpu.kube.list_pages import ListPages
 from aksgpu.kube.port_forward import PortForward
-from aksgpu.kube.status_errors import UNREACHABLE_HINT
+from aksgpu.kube.responses import checked_object, decoded
 from aksgpu.kube.transport import Stream, Transport
 from aksgpu.kube.watch import Watch
 from aksgpu.kube.websockets import ChannelSocket
@@ -158,7 +150,7 @@ class Kube:
     def get(self, kind: str, name: str, namespace: str | None = None) -> Object:
         """Return an object."""
         path = self._path(kind, namespace, name)
-        found = _checked_object(self.request("GET", path), f"GET {path}")
+        found = checked_object(self.request("GET", path), f"GET {path}")
         if not found["metadata"].get("name"):
             raise KubernetesError(f"GET {path}: the response is not a Kubernetes object")
         return found
@@ -183,14 +175,14 @@ class Kube:
         params = {"fieldManager": MANAGER, "fieldValidation": "Strict", "dryRun": "All" if dry_run else None}
         what = f"creating {obj['kind']}"
         if dry_run:
-            return _checked_object(self._exchange("POST", collection, what, params=params, body=obj), what)
+            return checked_object(self._exchange("POST", collection, what, params=params, body=obj), what)
         named = _with_name(obj)
         path = self._path_of(named, named=True)
         before = _ABSENT
 
         def attempt(lost: bool) -> Object:
             try:
-                return _checked_object(self._once("POST", collection, params=params, body=named), what)
+                return checked_object(self._once("POST", collection, params=params, body=named), what)
             except AlreadyExists as taken:
                 made = self._made_since(path, before, taken) if lost else None
                 if made is None:
@@ -221,7 +213,7 @@ class Kube:
             content_type="application/apply-patch+yaml",
             repeat_lost="resourceVersion" not in (obj.get("metadata") or {}),
         )
-        return _checked_object(response, what)
+        return checked_object(response, what)
 
     def patch(
         self,
@@ -250,7 +242,7 @@ class Kube:
             content_type=f"application/{style}+json",
             repeat_lost=repeat_lost,
         )
-        return _checked_object(response, what)
+        return checked_object(response, what)
 
     def delete(
         self, kind: str, name: str, namespace: str | None = None, *, propagation_policy: str = "Background"
@@ -380,15 +372,19 @@ class Kube:
     def _pages(
         self, path: str, selectors: Mapping[str, Any], pick: Callable[[Object], Any] | None
     ) -> tuple[builtins.list[Any], str]:
+        def open_page(token: str | None) -> Stream:
+            params = {**selectors, "limit": PAGE, "continue": token}
+            return self._transport.open("GET", path, params=params)
+
         found: builtins.list[Any] = []
         token = None
-        while True:
-            params = {**selectors, "limit": PAGE, "continue": token}
-            page = _checked_list(self.request("GET", path, params=params), f"GET {path}")
-            found += map(pick, page["items"]) if pick else page["items"]
-            token = page["metadata"].get("continue")
-            if not token:
-                return found, page["metadata"].get("resourceVersion", "")
+        with ListPages(open_page, f"GET {path}") as pages:
+            while True:
+                page = pages.read(token)
+                found += map(pick, page["items"]) if pick else page["items"]
+                token = page["metadata"].get("continue")
+                if not token:
+                    return found, page["metadata"].get("resourceVersion", "")
 
     def watch(
         self,
@@ -603,16 +599,7 @@ class Kube:
         """Send a request once and return its whole response."""
         with self._transport.open(method, path, params=params, body=body, content_type=content_type) as stream:
             content = stream.read()
-        try:
-            response = decode(content)
-        except ValueError as wrong:
-            if not content or content.startswith(b"{"):
-                message = f"{method} {path}: the response ends early, after {len(content)} bytes"
-                raise Unreachable(message, hint=UNREACHABLE_HINT) from None
-            raise KubernetesError(f"{method} {path}: the response is not JSON") from wrong
-        if not isinstance(response, dict):
-            raise KubernetesError(f"{method} {path}: the response is not a JSON object")
-        return response
+        return decoded(content, f"{method} {path}")
 
     # Paths
 
@@ -699,24 +686,6 @@ class Kube:
 def _selectors(labels: str, fields: str) -> dict[str, str | None]:
     """Return the query parameters for selectors; None omits one."""
     return {"labelSelector": labels or None, "fieldSelector": fields or None}
-
-
-def _checked_object(response: Object, request: str) -> Object:
-    """Return a response that must be an object. A proxy may respond with its own Status or JSON object."""
-    if response.get("kind") == "Status" or not isinstance(response.get("metadata"), dict):
-        raise KubernetesError(f"{request}: the response is not a Kubernetes object")
-    return response
-
-
-def _checked_list(response: Object, request: str) -> Object:
-    """Return a response that must be a list of Kubernetes objects. Go may write an empty list as null."""
-    items = response.get("items", "")
-    if items is None:
-        items = []
-    metadata = response.get("metadata")
-    if not isinstance(items, builtins.list) or not isinstance(metadata, dict):
-        raise KubernetesError(f"{request}: the response is not a list of Kubernetes objects")
-    return {**response, "items": items}
 
 
 def _with_name(obj: Mapping[str, Any]) -> Mapping[str, Any]:
