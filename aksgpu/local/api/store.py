@@ -182,17 +182,18 @@ class Subscription:
 
         Returns an empty list after ``timeout`` seconds, and None at the end of the watch.
         """
-        if not self._queue and not self._ended:
+        # The waker may wake it for events that it has already returned, or late for events that have arrived.
+        while not self._queue and not self._ended:
             self._wake.clear()
             try:
                 async with asyncio.timeout(timeout):
                     await self._wake.wait()
             except TimeoutError:
-                return []
+                break
         if self._error is not None:
             raise self._error
         if not self._queue:
-            return None
+            return None if self._ended else []
         events = list(self._queue)
         self._queue.clear()
         return events

@@ -85,6 +85,35 @@ async def test_a_watcher_that_does_not_read_is_ended(store: Store, monkeypatch: 
     assert not store._subscribers
 
 
+async def test_a_watcher_that_reads_before_it_is_woken_is_not_ended(store: Store) -> None:
+    watchers = [store.subscribe("configmaps", None, store.revision) for _ in range(3 * module.WATCHERS_PER_TURN)]
+    last = watchers[-1]
+    first = store.write(CONFIG, config("a"))
+    await store.durable(first.rv)
+    events = await last.next(5)  # its turn to be woken has not come
+    assert events is not None and [event.entry.key for event in events] == [first.key]
+    reading = asyncio.create_task(last.next(5))
+    while store.waker._waiting:
+        await asyncio.sleep(0)
+    second = store.write(CONFIG, config("b"))
+    await store.durable(second.rv)
+    events = await reading
+    assert events is not None and [event.entry.key for event in events] == [second.key]
+
+
+async def test_a_watcher_whose_time_is_up_returns_the_events_that_have_arrived(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store.waker, "add", lambda subscription: None)  # its turn to be woken does not come
+    watcher = store.subscribe("configmaps", None, store.revision)
+    reading = asyncio.create_task(watcher.next(0.05))
+    await asyncio.sleep(0)
+    entry = store.write(CONFIG, config("a"))
+    await store.durable(entry.rv)
+    events = await reading  # a bookmark at this time would be newer than the event
+    assert events is not None and [event.entry.key for event in events] == [entry.key]
+
+
 async def test_a_failed_commit_is_rolled_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = store.write(CONFIG, config("kept", data={"a": "1"}))
     await store.durable(kept.rv)
