@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from aksgpu.local.api.store import Entry, Event, Key, Store
+from aksgpu.local.api.store import Entry, Event, Key, Store, encode
 from aksgpu.local.kinds import Kind, get_kind
 from aksgpu.local.selectors import ObjectFilter
 from aksgpu.local.status_error import StatusError, bad_request, not_found
@@ -110,7 +110,7 @@ class Reader:
 
         Without a version, the existing objects come first, as ADDED. A BOOKMARK follows each ``bookmark_seconds``
         without events and, with ``initial_events``, the existing objects. An object that no longer matches the
-        selectors is DELETED.
+        selectors is DELETED, with its last content that matched.
         """
         kind = get_kind(resource)
         position = resource_version
@@ -152,9 +152,19 @@ def _filtered_event(event: Event, match: ObjectFilter) -> Event | None:
         return event._replace(type="MODIFIED")
     if matches:
         return event._replace(type="ADDED")
-    if matched:
-        return event._replace(type="DELETED")
-    return None
+    if not matched:
+        return None
+    return event if event.type == "DELETED" else _left_event(event)
+
+
+def _left_event(event: Event) -> Event:
+    """Return the event for an object that no longer matches: as it was when it matched, with the new version."""
+    assert event.before is not None
+    kind = event.entry.kind
+    rv = event.entry.rv
+    obj = event.before.obj
+    last = {**obj, "metadata": {**obj["metadata"], "resourceVersion": str(rv)}}
+    return Event("DELETED", encode(kind, last, rv), event.before)
 
 
 def bookmark_event(kind: Kind, rv: int, *, initial: bool = False) -> Event:

@@ -4,6 +4,7 @@ import asyncio
 import copy
 from typing import Any
 
+import orjson
 import pytest
 
 from aksgpu.local.api import store as store_module
@@ -406,6 +407,11 @@ async def test_a_watch_with_a_selector(registry: Registry) -> None:
         registry, 5, resource_version=start, match=object_filter(get_kind("configmaps"), "team=a", "")
     )
     assert [event.type for event in events] == ["ADDED", "MODIFIED", "DELETED", "ADDED", "DELETED"]
+    left = events[2].entry
+    # It is sent as it was when it matched, with the version of the change.
+    assert left.obj["metadata"]["labels"] == {"team": "a"}
+    assert left.rv == events[1].entry.rv + 1
+    assert orjson.loads(left.data)["metadata"] == {**events[1].entry.obj["metadata"], "resourceVersion": str(left.rv)}
 
 
 async def test_a_watch_without_a_version_starts_with_existing_objects(registry: Registry) -> None:
