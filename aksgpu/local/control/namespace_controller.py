@@ -7,6 +7,7 @@ from typing import Any
 
 from aksgpu.common.times import now
 from aksgpu.local.control.controller_runtime import Controller, get_condition, run_all
+from aksgpu.local.control.node_lifecycle import LEASE_NAMESPACE
 from aksgpu.local.kinds import KINDS
 from aksgpu.local.objects import Object
 from aksgpu.local.status_error import ignoring
@@ -30,13 +31,16 @@ _CLEAR_CONDITIONS = {
 
 
 class NamespaceController(Controller):
-    """Completes the deletion of namespaces."""
+    """Completes the deletion of namespaces, and creates the one of the nodes' leases again."""
 
     resource = "namespaces"
 
     async def sync(self, key: str) -> float | None:
-        """Delete everything in one namespace, and the namespace once it is empty."""
+        """Delete everything in one namespace that is being deleted, and the namespace once it is empty."""
         namespace = self.informer.get(key)
+        if namespace is None and key == LEASE_NAMESPACE:
+            with ignoring(409):
+                await self.cluster.objects.create("namespaces", {"metadata": {"name": key}})
         if namespace is None or not namespace["metadata"].get("deletionTimestamp"):
             return None
         is_empty = True

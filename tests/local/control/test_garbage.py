@@ -196,6 +196,22 @@ async def test_a_namespace_reports_what_delays_its_deletion(
     await driver.eventually(gone)
 
 
+async def test_the_namespace_of_the_leases_is_created_again(
+    driver: ClusterDriver, controllers: ControllerManager
+) -> None:
+    """A user deletes it with ``kubectl delete namespaces --all``. The others of the system refuse to be deleted."""
+    old = await driver.objects.get("namespaces", "kube-node-lease")
+    await driver.create_lease("node-a")
+    await driver.objects.delete("namespaces", "kube-node-lease")
+
+    async def created_again() -> bool:
+        found = await driver.get("namespaces", "kube-node-lease", None)
+        return found is not None and bool(found["metadata"]["uid"] != old["metadata"]["uid"])
+
+    await driver.eventually(created_again)
+    await driver.create_lease("node-a")
+
+
 async def test_deleting_a_namespace_deletes_its_content(driver: ClusterDriver, controllers: ControllerManager) -> None:
     await driver.objects.create("namespaces", {"metadata": {"name": "mine"}})
     await driver.objects.create("configmaps", {"metadata": {"name": "settings"}}, "mine")
