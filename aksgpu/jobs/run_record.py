@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aksgpu.errors import AksGpuError
-from aksgpu.jobs.call_parameters import SECRET_NAME, hide_secrets
 from aksgpu.jobs.job_status import JobStatus
+from aksgpu.jobs.secret_texts import SECRET_NAME, hide_in_text, hide_secrets
 from aksgpu.kube import node_facts, pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.label_names import SCALE_SET_PRIORITY
@@ -74,8 +74,7 @@ def read_facts(aks: HasKube, job: Object, pods: Sequence[Object]) -> dict[str, A
         "reason": status.reason,
         "message": status.message,
         "image": container["image"],
-        "command": hide_secrets([str(each) for each in container.get("command") or ()]),
-        "args": hide_secrets([str(each) for each in container.get("args") or ()]),
+        **_command_line(container),
         "env": _environment(container),
         "annotations": _annotations(job),
         "gpus": sum(pod_facts.gpus(job["spec"]["template"]["spec"]).values()),
@@ -85,11 +84,19 @@ def read_facts(aks: HasKube, job: Object, pods: Sequence[Object]) -> dict[str, A
     return facts
 
 
+def _command_line(container: Object) -> dict[str, list[str]]:
+    """Return ``command`` and ``args``. The value of a command's last option may be the first of the arguments."""
+    command = [str(word) for word in container.get("command") or ()]
+    arguments = [str(word) for word in container.get("args") or ()]
+    shown = hide_secrets([*command, *arguments])
+    return {"command": shown[: len(command)], "args": shown[len(command) :]}
+
+
 def _environment(container: Object) -> dict[str, str]:
     found = {}
     for each in container.get("env") or ():
         if "value" in each and not SECRET_NAME.search(each["name"]):
-            found[each["name"]] = str(each["value"])
+            found[each["name"]] = hide_in_text(str(each["value"]))
     return found
 
 
