@@ -75,6 +75,13 @@ def bad_request(message: str) -> StatusError:
     return StatusError(400, "BadRequest", message)
 
 
+def version_too_large(version: int, current: int) -> StatusError:
+    """Return the error for a client that knows a newer version than the server."""
+    message = f"Timeout: Too large resource version: {version}, current: {current}"
+    cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+    return StatusError(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1})
+
+
 def expired(message: str) -> StatusError:
     """Return a 410 error for a resourceVersion that is no longer available."""
     return StatusError(410, "Expired", message)

@@ -41,7 +41,7 @@ from aksgpu.local.api.store import Entry
 from aksgpu.local.kinds import ALL_VERBS, Kind
 from aksgpu.local.kubernetes_versions import DEFAULT_VERSION
 from aksgpu.local.objects import APPLY_PATCH, Object
-from aksgpu.local.status_error import StatusError, details
+from aksgpu.local.status_error import StatusError, details, version_too_large
 
 log = logging.getLogger(__name__)
 
@@ -170,9 +170,7 @@ class KubeApi:
         current = self._registry.store.revision
         if version > current:
             # The store may have been lost. The client must not get an older state without noticing it.
-            message = f"Timeout: Too large resource version: {version}, current: {current}"
-            cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
-            raise StatusError(504, "Timeout", message, {"causes": [cause], "retryAfterSeconds": 1})
+            raise version_too_large(version, current)
         limit = request_bodies.query_int(query, "limit")
         token = query.get("continue", "")
         if request_bodies.wants_exact_version(query):
@@ -197,14 +195,16 @@ class KubeApi:
         if self._watch_count >= MAX_WATCHES:
             message = "The maximum number of watches was reached, please try again later."
             raise StatusError(429, "TooManyRequests", message, {"retryAfterSeconds": 1})
-        initial = request_bodies.query_flag(query, "sendInitialEvents")
+        initial = request_bodies.wants_initial_events(query)
+        if initial is False and not version:
+            version = self._registry.store.revision
         events = self._registry.stream(
             call.kind.plural,
             call.namespace,
             object_filter,
             resource_version=version,
             bookmark_seconds=streaming.CHECK_SECONDS,
-            initial_events=initial,
+            initial_events=bool(initial),
         )
         watch = streaming.Watch(encode, bookmarks=request_bodies.query_flag(query, "allowWatchBookmarks"))
         self._watch_count += 1

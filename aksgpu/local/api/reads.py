@@ -15,7 +15,7 @@ import orjson
 from aksgpu.local.api.store import Entry, Event, Key, Store, encode
 from aksgpu.local.kinds import Kind, get_kind
 from aksgpu.local.selectors import ObjectFilter
-from aksgpu.local.status_error import StatusError, bad_request, not_found
+from aksgpu.local.status_error import StatusError, bad_request, not_found, version_too_large
 
 _CURRENT = -1
 """The version in a continue token that continues with the current state of the list."""
@@ -115,6 +115,8 @@ class Reader:
         kind = get_kind(resource)
         position = resource_version
         first: list[Entry] = []
+        if initial_events and position > self.store.revision:
+            raise version_too_large(position, self.store.revision)
         if not position or initial_events:
             first = list(self.store.entries(resource, namespace))
             position = self.store.revision

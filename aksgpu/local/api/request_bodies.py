@@ -160,8 +160,31 @@ def wants_exact_version(query: Mapping[str, str]) -> bool:
         causes.forbidden(name, f"{name} is forbidden when continue is provided")
     elif match == "Exact" and query["resourceVersion"] == "0":
         causes.forbidden(name, f'{name} "exact" is forbidden for resourceVersion "0"')
+    if "sendInitialEvents" in query:
+        causes.forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list")
     causes.raise_if_any(Type("meta.k8s.io", "v1", "ListOptions"))
     return match == "Exact"
+
+
+def wants_initial_events(query: Mapping[str, str]) -> bool | None:
+    """Return whether a watch begins with the existing objects, and a bookmark after them.
+
+    None if the client does not say; then they are sent without a bookmark if no version is given.
+    """
+    match = query.get("resourceVersionMatch", "")
+    is_given = "sendInitialEvents" in query
+    causes = Causes()
+    name = "resourceVersionMatch"
+    if is_given and match != "NotOlderThan":
+        causes.forbidden(name, f"sendInitialEvents requires setting {name} to NotOlderThan")
+    if match and not is_given:
+        causes.forbidden(name, f"{name} is forbidden for watch unless sendInitialEvents is provided")
+    if match not in ("", "NotOlderThan"):
+        causes.unsupported(name, match, ("NotOlderThan",))
+    if match and query.get("continue"):
+        causes.forbidden(name, f"{name} is forbidden when continue is provided")
+    causes.raise_if_any(Type("meta.k8s.io", "v1", "ListOptions"))
+    return query_flag(query, "sendInitialEvents") if is_given else None
 
 
 def query_flag(query: Mapping[str, str], key: str) -> bool:

@@ -73,6 +73,39 @@ def test_initial_events_end_with_a_bookmark(server: Server) -> None:
     assert events[1]["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
 
 
+def test_no_initial_events_on_request(server: Server) -> None:
+    assert watch(server, "sendInitialEvents=false&resourceVersionMatch=NotOlderThan") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("watch=1&sendInitialEvents=true", "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
+        (
+            "watch=1&resourceVersionMatch=NotOlderThan&resourceVersion=1",
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        ),
+        (
+            "watch=1&resourceVersionMatch=Exact&sendInitialEvents=true",
+            'Unsupported value: "Exact": supported values: "NotOlderThan"',
+        ),
+        ("sendInitialEvents=true", "sendInitialEvents is forbidden for list"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(server: Server, query: str, text: str) -> None:
+    response = server.send("GET", f"{MAPS}?timeoutSeconds=1&{query}")
+    assert response.status == 422
+    assert text in response.json["message"]
+
+
+def test_initial_events_of_a_version_in_the_future_are_refused(server: Server) -> None:
+    events = watch(server, "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion=999999999")
+    assert [event["type"] for event in events] == ["ERROR"]
+    status = events[0]["object"]
+    assert (status["code"], status["reason"]) == (504, "Timeout")
+    assert "Too large resource version" in status["message"]
+
+
 def test_only_the_first_table_has_columns(server: Server) -> None:
     events = watch(server, "labelSelector=team", TABLE)
     assert [event["object"]["kind"] for event in events] == ["Table", "Table"]
