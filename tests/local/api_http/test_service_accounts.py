@@ -52,6 +52,47 @@ def test_a_token_ends_with_its_account(server: Server, account: str) -> None:
     assert server.send("GET", "/version", token=token).status == 401, "it is another account of the same name"
 
 
+def test_a_token_ends_with_the_object_that_it_is_bound_to(server: Server, account: str) -> None:
+    secrets = "/api/v1/namespaces/default/secrets"
+    made = server.send("POST", secrets, {"metadata": {"name": "anchor"}}).json
+    reference = {"apiVersion": "v1", "kind": "Secret", "name": "anchor", "uid": made["metadata"]["uid"]}
+    token = request_token(server, account, boundObjectRef=reference)
+    assert server.send("GET", "/version", token=token).status == 200
+    server.send("DELETE", f"{secrets}/anchor")
+    assert server.send("GET", "/version", token=token).status == 401
+    server.send("POST", secrets, {"metadata": {"name": "anchor"}})
+    assert server.send("GET", "/version", token=token).status == 401, "it is another Secret of the same name"
+    refused = server.send("POST", account, {"spec": {"boundObjectRef": reference}})
+    assert refused.status == 409
+    assert "does not match the UID in record" in refused.json["message"]
+    server.send("DELETE", f"{secrets}/anchor")
+
+
+@pytest.mark.parametrize(
+    ("reference", "status", "text"),
+    [
+        ({"apiVersion": "v1", "kind": "Pod", "name": "nope"}, 404, 'pods "nope" not found'),
+        (
+            {"apiVersion": "v1", "kind": "ConfigMap", "name": "x"},
+            400,
+            "cannot bind token to object of type /v1, Kind=ConfigMap",
+        ),
+        (
+            {"apiVersion": "v1", "kind": "Pod", "name": "bound"},
+            400,
+            'cannot bind token for serviceaccount "robot" to pod running with different serviceaccount name.',
+        ),
+    ],
+)
+def test_a_token_that_cannot_be_bound_is_refused(
+    server: Server, account: str, reference: dict[str, str], status: int, text: str
+) -> None:
+    pod = {"metadata": {"name": "bound"}, "spec": {"containers": [{"name": "main", "image": "busybox"}]}}
+    server.send("POST", "/api/v1/namespaces/default/pods", pod)
+    refused = server.send("POST", account, {"spec": {"boundObjectRef": reference}})
+    assert (refused.status, refused.json["message"]) == (status, text)
+
+
 def test_tokens_that_are_not_valid(server: Server, account: str) -> None:
     token = request_token(server, account, audiences=["vault"])
     assert server.send("GET", "/version", token=token).status == 401, "it is for another service"
