@@ -131,7 +131,7 @@ def changes(node: SchemaNode, old: Any, new: Any) -> dict[str, Any] | None:
     remaining = {name: value for name, _, value in before}
     found: dict[str, Any] = {}
     for name, part, value in sorted(after, key=_name):
-        inner = changes(part, remaining[name], value) if name in remaining else _whole(part, value)
+        inner = changes(part, remaining.pop(name), value) if name in remaining else _whole(part, value)
         if inner is not None:
             found[name] = _union(found[name], inner) if name in found else inner
     return found or None

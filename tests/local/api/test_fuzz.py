@@ -208,3 +208,12 @@ def test_the_fast_way_to_managed_fields_agrees_with_the_plain_one(kind: Kind) ->
             plain = field_sets.dump(field_sets.compare(node, old, new)[0])
             fast = field_sets.changes(node, old, new) or {}
             assert orjson.dumps(fast) == orjson.dumps(plain)
+
+
+def test_the_fast_way_agrees_about_members_of_a_set_that_occur_twice() -> None:
+    node = schema.schema_for(KINDS[0])
+    old = {"metadata": {"finalizers": ["a.io/b"]}}
+    new = {"metadata": {"finalizers": ["a.io/b", "a.io/b"]}}
+    plain = field_sets.dump(field_sets.compare(node, old, new)[0])
+    assert plain
+    assert field_sets.changes(node, old, new) == plain
