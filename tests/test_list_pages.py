@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -127,6 +128,21 @@ def test_pages_whose_metadata_comes_last_are_read_one_after_another(serve: Any) 
     api, server = serve(answer)
     assert api.list("Pod", pick=lambda pod: (name(pod), threads() == before)) == [(each, True) for each in NAMES]
     assert [page_number(request) for request in server.requests] == list(range(PAGES))
+
+
+def test_pages_are_read_without_threads_if_none_can_be_started(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unstartable(threading.Thread):
+        """As when the limit of threads is reached, or the interpreter ends."""
+
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    api, server = serve(lambda request: request.json(page(page_number(request))))
+    api.list("Pod")
+    requests = len(server.requests)
+    monkeypatch.setattr(list_pages, "threading", SimpleNamespace(Thread=Unstartable, Event=threading.Event))
+    assert api.list("Pod", pick=name) == NAMES
+    assert [page_number(request) for request in server.requests[requests:]] == list(range(PAGES))
 
 
 def test_a_page_that_is_not_the_next_one_is_not_used(serve: Any) -> None:

@@ -7,6 +7,7 @@ resources, the next page is requested after the decoding.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import threading
 from collections.abc import Callable, Iterator
@@ -58,7 +59,9 @@ class ListPages:
         content = self._content(token)
         following = early_token(content)
         if following is not None:
-            self._ahead = _PageAhead(self._open, following, self._context.copy())
+            # If the process may start no thread, the page is read when it is needed.
+            with contextlib.suppress(RuntimeError):
+                self._ahead = _PageAhead(self._open, following, self._context.copy())
         return checked_list(decoded(content, self._request), self._request)
 
     def _content(self, token: str | None) -> bytes:
