@@ -24,6 +24,9 @@ DRAIN_SECONDS = 1.0
 CHUNK_BYTES = 64 * 1024
 
 
+_ENDED = "the container has ended"
+
+
 class ExecError(Exception):
     """The command could not be started."""
 
@@ -203,13 +206,15 @@ async def _request(
         await wait_for_descriptor(loop.add_reader, loop.remove_reader, connection.fileno())
         data, received, _, _ = socket.recv_fds(connection, CHUNK_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
         response: dict[str, Any] = dict(json.loads(data)) if data else {}
-        error_text = response.get("error", "the container has ended")
+        error_text = response.get("error", _ENDED)
         if error_text:
             raise ExecError(error_text)
     except BaseException as error:
         connection.close()
         for fd in received:
             os.close(fd)
+        if isinstance(error, ConnectionError | FileNotFoundError):  # nobody listens any more
+            raise ExecError(_ENDED) from error
         if isinstance(error, OSError):
             raise ExecError(str(error.strerror)) from error
         raise

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aksgpu.local.node.exec_command import Execution
+from aksgpu.local.node.exec_command import ExecError, Execution, attach, execute
 from aksgpu.local.status_error import StatusError
 
 from .conftest import Lab, processes
@@ -98,3 +100,15 @@ async def test_its_memory_counts_towards_the_limit(lab: Lab) -> None:
     assert code == 137
     pod = await lab.phase("p", "Failed")
     assert pod["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] == "OOMKilled"
+
+
+@pytest.mark.parametrize("has_socket", [True, False])
+async def test_a_container_that_has_just_ended(tmp_path: Path, has_socket: bool) -> None:
+    """Its shim no longer listens, and the laptop has not noticed the end yet."""
+    if has_socket:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            listener.bind(str(tmp_path / "exec.sock"))
+    with pytest.raises(ExecError, match="the container has ended"):
+        await attach(tmp_path, stdin=False)
+    with pytest.raises(ExecError, match="the container has ended"):
+        await execute(tmp_path, ["true"], tty=False)
