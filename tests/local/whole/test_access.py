@@ -18,7 +18,7 @@ import yaml
 from support.live_cluster import LiveCluster, kubectls, new_cluster, version_of
 from support.polling import wait_for
 
-from aksgpu.local import Endpoint
+from aksgpu.local import Endpoint, tls
 
 pytest_plugins = ["aksgpu.local.testing", "support.live_cluster"]
 
@@ -56,6 +56,16 @@ def test_a_client_certificate_is_sufficient(live_cluster: LiveCluster, tmp_path:
     status, body = get(live_cluster, url, **certificate)
     assert (status, body["kind"]) == (200, "NamespaceList")
     assert get(live_cluster, url, token="wrong", **certificate)[0] == 200, "the certificate comes first"
+
+
+def test_a_certificate_of_another_authority_ends_the_connection(live_cluster: LiveCluster, tmp_path: Path) -> None:
+    cluster_id = live_cluster.server.rpartition("/")[2]
+    made = tmp_path / "clusters" / cluster_id
+    made.mkdir(parents=True)
+    tls.client_certificate(tmp_path, cluster_id)
+    files = {"cert_file": str(made / "client.pem"), "key_file": str(made / "client-key.pem")}
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        get(live_cluster, f"{live_cluster.server}/api/v1/namespaces", **files)
 
 
 def test_a_certificate_is_for_its_own_cluster(
