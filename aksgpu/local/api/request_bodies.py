@@ -42,9 +42,12 @@ async def read_body(request: web.Request) -> bytes:
 
     Raises RequestEntityTooLarge beyond :data:`MAX_BODY`, and Timeout if the body does not arrive.
     """
+    content = request.content
     try:
+        if content.is_eof() and content.total_bytes <= MAX_BODY:  # It has arrived, so no timeout is needed.
+            return await content.read()
         async with asyncio.timeout(BODY_TIMEOUT):
-            await request.content.readexactly(MAX_BODY + 1)
+            await content.readexactly(MAX_BODY + 1)
     except asyncio.IncompleteReadError as end:
         return end.partial
     except TimeoutError:
