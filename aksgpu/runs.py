@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison", "Run", "clear", "compare", "delete", "directory", "get", "list"]
 
+_LONGEST_SHOWN = 60
+"""Characters of a fact in the text of a comparison. A longer one is cut."""
+
 
 def __dir__() -> builtins.list[str]:
     return sorted(__all__)
@@ -319,7 +322,10 @@ class Comparison:
         return figure
 
     def __repr__(self) -> str:
-        return f"Comparison of {', '.join(self.facts)}\n{self.differences().to_string()}"
+        best = self.best()
+        values = "" if best.empty else f"{best.to_string(index=False)}\n"
+        facts = self.differences().to_string(max_colwidth=_LONGEST_SHOWN)
+        return f"Comparison of {', '.join(self.facts)}\n{values}{facts}"
 
     def _repr_html_(self) -> str:
         picture = io.BytesIO()

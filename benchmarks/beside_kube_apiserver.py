@@ -8,7 +8,9 @@ use a server that can be thrown away. It has no controllers and no scheduler, un
 only stored there. On the laptop they are served by controllers, scheduler and node agent. The pods wait for a
 scheduling gate on both.
 
-Both servers run during the whole measurement, and are measured in turns. Each value is the best of three.
+Both servers run during the whole measurement, and are measured in turns. Rates and latencies are the best of three, and
+the creation of nodes and pods is one run. At the end, ``kube.list`` reads the pods, and is compared with reading the
+same list as one response that is not decoded.
 """
 
 from __future__ import annotations
@@ -23,7 +25,11 @@ from pathlib import Path
 
 from api_server import CONNECTIONS, WATCHERS, latency, rate
 from creation import GATED, PODS, create_all, first_node, nodes, pods
+from listing import seconds, unpaged
 from load import CONFIG_MAPS, RUNS, Api, Connection, api, encoded, small_cluster
+
+from aksgpu.kube import Kube
+from aksgpu.kube.transport import Transport
 
 POD_COUNT = 10_000
 
@@ -73,6 +79,21 @@ def rows_of_latency(watchers: int, servers: list[Api]) -> None:
         row(what, "ms", [1000 * seconds for seconds in shortest])
 
 
+def row_of_lists(servers: list[Api]) -> None:
+    """Print how long ``kube.list`` takes for all pods, and how often as long as reading one response."""
+    for name, one in zip(("laptop", "other"), servers, strict=True):
+        kube = Kube.from_kubeconfig(one.kubeconfig)
+        transport = Transport(one.kubeconfig, None, None)
+        took = []
+        floor = []
+        for _ in range(2 * RUNS):
+            took.append(seconds(lambda kube=kube: kube.list("Pod", all_namespaces=True)))
+            floor.append(seconds(lambda transport=transport: unpaged(transport)))
+        what = f"kube.list of the pods, {name}"
+        ratio = min(took) / min(floor)
+        print(f"{what:<34}{min(took):>9.2f} s   {ratio:>5.2f} x reading the bytes ({min(floor):.2f} s)", flush=True)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -95,6 +116,7 @@ def main() -> None:
             ("10,000 pods, 32 connections", PODS, pods("gated", POD_COUNT, **GATED)),
         ):
             row(what, "/s", [asyncio.run(create_all(one, path, bodies)) for one in servers])
+        row_of_lists(servers)
 
 
 if __name__ == "__main__":

@@ -186,6 +186,14 @@ def test_a_comparison_shows_itself_in_a_notebook() -> None:
     assert "--lr" in html
 
 
+def test_a_comparison_prints_the_best_values_and_the_differences() -> None:
+    text = repr(two_runs())
+    assert text.startswith("Comparison of a, b\n")
+    assert "val_acc" in text
+    assert "--lr" in text
+    assert max(len(line) for line in text.splitlines()) < 200
+
+
 def test_a_comparison_needs_two_runs() -> None:
     history.save(facts(), LOG, {"metrics": table()})
     with pytest.raises(errors.InvalidInput, match="`runs` must be two runs or more, got 1"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 from aksgpu import tutorial
 
@@ -12,8 +12,7 @@ REPO = Path(__file__).parents[1]
 
 
 def test_the_wheel_contains_only_notebooks_of_the_notebooks_folder() -> None:
-    wheel = pytest.importorskip("hatchling.builders.wheel", reason="the build backend is not installed")
-    included = {file.distribution_path for file in wheel.WheelBuilder(str(REPO)).recurse_included_files()}
+    included = {file.distribution_path for file in WheelBuilder(str(REPO)).recurse_included_files()}
     notebooks = {path.name for path in (*tutorial.notebooks(), *tutorial.further())}
     assert {path for path in included if "notebooks" in path} == {f"aksgpu/_notebooks/{name}" for name in notebooks}
     for name in ("__init__.py", "manifests/mnist.yaml", "local/images/mnist.py"):

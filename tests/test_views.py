@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from base64 import b64decode
 from types import SimpleNamespace
 from typing import Any
@@ -350,6 +351,21 @@ def test_an_interrupted_wait_ends_the_view() -> None:
         job.wait(KeyboardInterrupt())
     assert ended(view)
     assert "The wait was interrupted, which also ended this view. The Job continues." in shown(view)
+
+
+def test_a_wait_returns_after_a_slow_view_has_shown_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = ScriptedJob("Running", log=LOG)
+    view: views.JobView = views.job_view(job)  # type: ignore[arg-type]
+    view._repr_html_()
+    monkeypatch.setattr(live_view, "_POLL_SECONDS", 0.01)
+
+    def slow_status() -> JobStatus:
+        time.sleep(0.3)
+        return JobStatus("Complete")
+
+    monkeypatch.setattr(job, "status", slow_status)
+    job.wait()
+    assert "Complete" in shown(view)
 
 
 @pytest.mark.parametrize("error", [None, KubernetesError("failed")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from aksgpu.diagnose.failure_text import Failure
 from aksgpu.diagnose.kueue_workloads import explain_queued
 from aksgpu.diagnose.node_problems import problems_of
 from aksgpu.diagnose.pod_scheduling import explain_unscheduled
-from aksgpu.diagnose.runner_exits import explain_runner
+from aksgpu.diagnose.runner_exits import MEMORY_LIMIT, cure_of_call, explain_runner
 from aksgpu.diagnose.start_texts import PULL_WAIT
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
@@ -522,7 +523,7 @@ def _crashed(reader: ClusterReader, obj: Object, failure: Mapping[str, Any], row
     rows = (*rows, *log.rows(_SHOWN_LOG))
     if reason == "OOMKilled":
         verdict = f"The container used more memory than its limit (OOMKilled){again}."
-        return reader.diagnosis(verdict, _MEMORY, rows, cause="the container's memory limit")
+        return reader.diagnosis(verdict, cure_of_call(obj, _MEMORY, MEMORY_LIMIT), rows, cause=MEMORY_LIMIT)
     known = log.failure or gpu_failures.from_log(message)
     init = "" if _is_main_container(obj, failure["container"]) else "init container's "
     ended = f"The {init}program ended with exit code {failure.get('exitCode')}{again}"
@@ -561,6 +562,7 @@ def _known_failure(reader: ClusterReader, obj: Object, verdict: str, known: Fail
     node = reader.node(node_name) if node_name else None
     labels = ((node or {}).get("metadata") or {}).get("labels") or {}
     reader.know(POOL=labels.get("kubernetes.azure.com/agentpool") or labels.get("agentpool"))
+    known = replace(known, cure=cure_of_call(obj, known.cure, known.name))
     image = labels.get("kubernetes.azure.com/node-image-version")
     if image:
         rows = (*rows, ("node image", image))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from aksgpu.diagnose.cures import EDIT_JOB_SHELL, RUN_AGAIN, Cure
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import Object
 from aksgpu.payload import records
 from aksgpu.payload.job_annotations import EXECUTOR
 
-__all__ = ["explain_runner"]
+__all__ = ["MEMORY_LIMIT", "cure_of_call", "explain_runner"]
+
+MEMORY_LIMIT = "the container's memory limit"
+"""The cause of a container that used more memory than its limit."""
 
 _FIXES = {
     records.PYTHON_DIFFERS: "Use an image with the Python of the kernel that submitted it: without image=, that is the "
@@ -35,6 +40,13 @@ _TEXTS = {
     records.NO_OUTPUT: "the claim for output cannot be written",
 }
 """What the codes mean, for a pod without a message."""
+_SUBMIT_AGAIN = "then submit it again."
+_OPTIONS = {
+    "a file or directory is missing": "Send the file with Executor(include=), name the claim that has it in "
+    f"Executor(volumes=), or correct the path; {_SUBMIT_AGAIN}",
+    MEMORY_LIMIT: f"Raise Executor(memory=), or have the program use less; {_SUBMIT_AGAIN}",
+}
+"""What to do with the options of the Executor, by the cause."""
 
 
 def explain_runner(obj: Object, failure: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -51,3 +63,24 @@ def explain_runner(obj: Object, failure: Mapping[str, Any]) -> tuple[str, str] |
     if not text:
         return None
     return text, _FIXES.get(code, "")
+
+
+def cure_of_call(obj: Object, cure: Cure, cause: str) -> Cure:
+    """Return what helps against a failure, for an Executor's pod without changes of the Job's manifest.
+
+    The manifest refers to Secrets that are deleted with the Job, so a changed manifest cannot be applied again.
+
+    Args:
+        obj: the Pod object.
+        cure: what helps a Job with a manifest.
+        cause: the name of the cause in the tables.
+    """
+    if EXECUTOR not in (obj["metadata"].get("labels") or {}):
+        return cure
+    return replace(
+        cure,
+        advice=_OPTIONS.get(cause) or cure.advice.replace(RUN_AGAIN, _SUBMIT_AGAIN),
+        other_advice=cure.other_advice.replace(RUN_AGAIN, _SUBMIT_AGAIN),
+        python="" if "jobs.apply(" in cure.python else cure.python,
+        shell="" if cure.shell == EDIT_JOB_SHELL else cure.shell,
+    )

@@ -182,8 +182,8 @@ class Executor:
             The Job; ``job.result()`` waits for the function's value.
 
         Raises:
-            InvalidInput: ``fn`` is not callable, is a generator or async function, or the call cannot be pickled.
-                Nothing was sent.
+            InvalidInput: ``fn`` is not callable, is a generator or async function, does not accept these arguments, or
+                the call cannot be pickled. Nothing was sent.
             AlreadyExists: the Job of the executor's ``name`` runs something else.
             Forbidden: you may not create Jobs or Secrets, or a quota does not allow it.
 
@@ -348,6 +348,7 @@ class Executor:
                 hint="Pass the function and its arguments, as in gpu.submit(train, 1e-3).",
             )
         _refuse_unfinished_values(fn)
+        _refuse_other_arguments(fn, args, kwargs)
         root = options.root or find_root()
         return pack_call(
             fn,
@@ -374,6 +375,24 @@ def _refuse_unfinished_values(function: object) -> None:
             f"`fn` must return its value, and {_name_of(function)} is an async function",
             hint="Pass a function that returns asyncio.run(...) of the coroutine.",
         )
+
+
+def _refuse_other_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Raise InvalidInput for a call that the function's parameters do not allow.
+
+    Only functions written in Python are checked, by their own parameters: a decorator may add arguments to a call, and
+    other callables may have a signature that is not that of the call.
+    """
+    if not inspect.isfunction(function) or hasattr(function, "__signature__"):
+        return
+    signature = inspect.signature(function, follow_wrapped=False)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise InvalidInput(
+            f"the arguments must be those of {_name_of(function)}{signature}: {error}",
+            hint="The executor's options, such as gpus= and timeout=, are arguments of jobs.Executor.",
+        ) from None
 
 
 def _name_of(function: object) -> str:

@@ -439,7 +439,7 @@ def open_session(aks: HasKube, options: ExecutorOptions, idle: Timeout) -> Sessi
             "`packages` must be a list or a requirements file for a session, got 'auto': its functions are not known",
             hint='For example packages=["numpy==2.3.1"].',
         )
-    payload = pack_session(seconds, packages=options.packages)
+    payload = pack_session(seconds, packages=options.packages, include=options.include)
     complete = replace(options, retries=0)
     job = launch(aks, payload, complete, what="session")
     if options.name and job.done():

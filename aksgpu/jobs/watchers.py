@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
+from aksgpu.errors import JobFailed
+
 __all__ = ["Watcher", "notifies_watcher", "watchers"]
 
 J = TypeVar("J")
@@ -16,12 +18,19 @@ R = TypeVar("R")
 class Watcher(Protocol):
     """Something that shows a Job and is notified when a wait for the Job ends."""
 
-    def refresh(self) -> None:
-        """Read the Job's state now and show it."""
+    def refresh(self, timeout: float | None = None) -> None:
+        """Read the Job's state now and show it.
+
+        Args:
+            timeout: seconds for which to wait until it is shown; None means a few seconds.
+        """
 
     def interrupted(self) -> None:
         """Stop watching, because the user interrupted a wait. The display keeps its content."""
 
+
+_FINAL_REFRESH = 20.0
+"""Seconds for which a wait whose Job has ended waits until the view shows the end."""
 
 watchers: dict[int, Watcher] = {}
 """The view of each Job object, by the object's identity. A view keeps its Job object alive."""
@@ -43,16 +52,22 @@ def notifies_watcher(wait: Callable[Concatenate[J, P], R]) -> Callable[Concatena
             if watcher is not None:
                 watcher.interrupted()
             raise
-        except Exception:
-            _refresh(job)
+        except JobFailed:
+            _show_end(job)
             raise
-        _refresh(job)
+        except Exception:
+            watcher = watchers.get(id(job))
+            if watcher is not None:
+                watcher.refresh()
+            raise
+        _show_end(job)
         return result
 
     return wrapper
 
 
-def _refresh(job: object) -> None:
+def _show_end(job: object) -> None:
+    """Let the Job's view show how the Job has ended."""
     watcher = watchers.get(id(job))
     if watcher is not None:
-        watcher.refresh()
+        watcher.refresh(_FINAL_REFRESH)

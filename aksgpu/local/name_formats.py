@@ -6,12 +6,28 @@ The formats themselves are in ``api/data/rules.yaml``.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from aksgpu.local import api_data
+
+_LONGEST_REMEMBERED = 320
+"""Characters of a value whose check is remembered. A label's key has at most 317."""
 
 
 def format_problems(form: str, value: str) -> list[str]:
     """Return the reasons why a value does not match a format; empty if it does."""
+    if len(value) > _LONGEST_REMEMBERED:
+        return _check(form, value)
+    return list(_checked_before(form, value))
+
+
+@lru_cache(maxsize=8192)
+def _checked_before(form: str, value: str) -> tuple[str, ...]:
+    """Return the same. Objects of a cluster have the same label keys and many equal values."""
+    return tuple(_check(form, value))
+
+
+def _check(form: str, value: str) -> list[str]:
     if form == "qualified-name":
         return qualified_name_problems(value)
     if form == "annotation":

@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import uvloop
 from aiohttp import HttpVersion11, web
 
 from aksgpu import __version__
@@ -289,7 +290,7 @@ def main() -> None:
     server_log.set_up(home / "laptop.log")
     _raise_file_limit()
     try:
-        asyncio.run(Laptop(home, Settings.from_environment(), lock).run())
+        uvloop.run(Laptop(home, Settings.from_environment(), lock).run())
     except Exception as error:
         unexpected = LaptopError(f"the laptop AKS did not start: {error!r}")
         reported = error if isinstance(error, AksGpuError) else unexpected

@@ -6,7 +6,7 @@ import hashlib
 import json
 import linecache
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -16,8 +16,9 @@ import cloudpickle
 
 from aksgpu.errors import InvalidInput
 from aksgpu.payload.call_pickler import pickle_call
+from aksgpu.payload.included import read_included
 from aksgpu.payload.modules import project_modules
-from aksgpu.payload.packing import Payload, seal
+from aksgpu.payload.packing import LARGEST_PAYLOAD, Payload, seal
 from aksgpu.payload.requirements import NONE, Packages
 from aksgpu.payload.source_mode import PROTOCOL, express
 
@@ -43,15 +44,23 @@ class PackedCall(NamedTuple):
     """What the call consists of, by name."""
 
 
-def pack_session(idle: float, *, packages: Packages = NONE) -> Payload:
+def pack_session(idle: float, *, packages: Packages = NONE, include: Iterable[str] = ()) -> Payload:
     """Pack a session.
 
     Args:
         idle: seconds without a call after which it ends.
         packages: what the pod installs.
+        include: files and directories of the working directory that are put into the pod's.
+
+    Raises:
+        InvalidInput: a file does not exist, is not below the working directory, or they are too large together.
     """
     entries = {name: resources.files("aksgpu.payload").joinpath(file).read_bytes() for name, file in _FILES.items()}
     digest = hashlib.sha256(json.dumps([idle, *(entries[name].decode() for name in sorted(entries))]).encode())
+    included = read_included(include, Path.cwd())
+    for name in sorted(included):
+        digest.update(name.encode() + b"\0" + included[name])
+        entries[f"work/{name}"] = included[name]
     header = {
         "task": "session",
         "mode": "session",
@@ -60,6 +69,12 @@ def pack_session(idle: float, *, packages: Packages = NONE) -> Payload:
         "idle": idle,
     }
     payload = seal(header, {**entries, "packages.json": packages.content()}, fingerprint=digest.hexdigest())
+    if len(payload.body) > LARGEST_PAYLOAD:
+        raise InvalidInput(
+            f"the files of `include` must have at most {LARGEST_PAYLOAD:,} bytes, compressed, "
+            f"got {len(payload.body):,}",
+            hint='Put data on a claim: Executor(aks, volumes={"/data": "data"}).',
+        )
     return replace(payload, packages=packages)
 
 

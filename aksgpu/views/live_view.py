@@ -120,13 +120,18 @@ class JobView:
         if live is None or not live.show(self._static()):
             display(self._static().bundle(), raw=True)
 
-    def refresh(self) -> None:
-        """Poll the Job now, and wait a few seconds for the result."""
+    def refresh(self, timeout: float | None = None) -> None:
+        """Poll the Job now, and wait for the result.
+
+        Args:
+            timeout: the longest wait in seconds. None means a few seconds.
+        """
+        limit = _POLL_SECONDS if timeout is None else timeout
         with self._poll_counts:
             self._requested += 1
             requested = self._requested
             self._poll_counts.notify_all()
-            self._poll_counts.wait_for(lambda: self._finished_polls >= requested, _POLL_SECONDS)
+            self._poll_counts.wait_for(lambda: self._finished_polls >= requested, limit)
 
     def close(self) -> None:
         """Stop watching. The display becomes static and shows the time of its state."""

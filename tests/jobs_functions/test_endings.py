@@ -150,6 +150,8 @@ def test_a_container_that_is_killed_for_its_memory_is_a_failed_job(aks: Cluster)
     job = gpu.submit(lambda: len(bytearray(2**30)) and time.sleep(60))
     with pytest.raises(errors.JobFailed, match="memory"):
         job.result(TIMEOUT)
+    assert job.why().fix.startswith("Raise Executor(memory=)")
+    assert not job.why().shell
 
 
 def test_the_time_limit_ends_the_program_and_keeps_its_log(aks: Cluster) -> None:

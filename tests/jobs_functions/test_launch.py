@@ -290,6 +290,32 @@ def test_functions_without_a_value_that_can_travel_are_refused(cpu: jobs.Executo
             cpu.submit(each, 3)
 
 
+def supply(function: Any) -> Any:
+    """Return the function with its argument supplied, as decorators of configuration libraries do."""
+
+    @functools.wraps(function)
+    def inner() -> Any:
+        return function(7)
+
+    return inner
+
+
+@supply
+def with_number(number: int) -> int:
+    return number
+
+
+def test_arguments_that_the_function_does_not_have_are_refused(cpu: jobs.Executor, aks: Cluster) -> None:
+    before = len(jobs.list(aks))
+    with pytest.raises(errors.InvalidInput, match=r"those of value\(.*got an unexpected keyword argument 'numbr'"):
+        cpu.submit(value, 3, numbr=4)
+    with pytest.raises(errors.InvalidInput, match="missing a required argument: 'number'"):
+        cpu.submit(value)
+    assert len(jobs.list(aks)) == before
+    assert cpu.submit(max, 3, 4).result(TIMEOUT) == 4
+    assert cpu.submit(with_number).result(TIMEOUT) == 7
+
+
 def test_a_map_that_is_refused_deletes_only_what_it_created(aks: Cluster) -> None:
     gpu = jobs.Executor(aks, gpus=0, name="kept", root=HERE)
     before = gpu.map(value, [5, 6])

@@ -33,6 +33,18 @@ def test_the_note_names_the_option(cpu: jobs.Executor, tmp_path: Path, monkeypat
     assert not hasattr(absent.value, "__notes__")
 
 
+def test_why_names_the_options_of_the_executor(cpu: jobs.Executor) -> None:
+    """A changed manifest could not be applied: its Secrets are deleted with the Job."""
+    job = cpu.submit(read, "nowhere.json")
+    assert isinstance(job.exception(TIMEOUT), FileNotFoundError)
+    found = job.why()
+    assert found.cause == "a file or directory is missing"
+    assert "Executor(include=)" in found.fix
+    assert found.fix.endswith("then submit it again.")
+    assert not found.python
+    assert not found.shell
+
+
 @pytest.mark.parametrize(
     ("text", "note"),
     [

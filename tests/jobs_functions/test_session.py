@@ -121,6 +121,24 @@ def test_a_large_output_is_whole(session: Session, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.split() == [str(number) for number in range(100_000)]
 
 
+def test_included_files_are_in_the_working_directory(
+    aks: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "base.json").write_text('{"rate": 0.5}')
+    (tmp_path / "own_rates.py").write_text("RATE = 2")
+    (tmp_path / "big.bin").write_bytes(os.urandom(9 * 1024 * 1024))
+    monkeypatch.chdir(tmp_path)
+    gpu = jobs.Executor(aks, gpus=0, include=["configs/", "own_rates.py"], root=tmp_path)
+    with gpu.session() as session:
+        read = session(lambda: Path("configs/base.json").read_text())
+        rate = session(lambda: importlib.import_module("own_rates").RATE)
+    assert read == '{"rate": 0.5}'
+    assert rate == 2
+    with pytest.raises(errors.InvalidInput, match="files of `include` must have at most 8,388,608 bytes"):
+        jobs.Executor(aks, gpus=0, include=["big.bin"], root=tmp_path).session()
+
+
 def test_exceptions_are_those_of_the_function(session: Session) -> None:
     def fail(rate: float) -> None:
         raise RateError(rate)  # the line in the traceback

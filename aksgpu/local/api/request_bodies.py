@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -37,14 +38,21 @@ _OBJECTS = (_JSON, _YAML, _PROTOBUF)
 _PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 
 
+_KEY_END = re.compile(rb'"\s*:')
+"""The end of a key in JSON."""
+
+
 async def read_body(request: web.Request) -> bytes:
     """Return the body of a request.
 
     Raises RequestEntityTooLarge beyond :data:`MAX_BODY`, and Timeout if the body does not arrive.
     """
+    content = request.content
     try:
+        if content.is_eof() and content.total_bytes <= MAX_BODY:  # It has arrived, so no timeout is needed.
+            return await content.read()
         async with asyncio.timeout(BODY_TIMEOUT):
-            await request.content.readexactly(MAX_BODY + 1)
+            await content.readexactly(MAX_BODY + 1)
     except asyncio.IncompleteReadError as end:
         return end.partial
     except TimeoutError:
@@ -64,7 +72,7 @@ async def read_object(request: web.Request, kind: Type, options: WriteOptions) -
     body = await read_body(request)
     obj = _decode_body(request, body, kind.kind)
     if options.field_validation != "Ignore" and _media_type(request) in ("", _JSON):
-        options.report_field_problems(kind, _duplicate_fields(body))
+        options.report_field_problems(kind, duplicate_fields(body, obj))
     return obj
 
 
@@ -215,8 +223,33 @@ def _decode_body(request: web.Request, body: bytes, kind: str) -> Object:
     raise bad_request(f"{head}{why} ({start})")
 
 
-def _duplicate_fields(body: bytes) -> list[str]:
-    """Return a message for each key that occurs more than once in a JSON object of the body."""
+def _may_have_duplicates(body: bytes, obj: Object) -> bool:
+    """Return False if the body certainly has no key twice in one object.
+
+    Each key of the body ends with a quotation mark and a colon. Texts may contain them as well, so there are at least
+    as many of them as keys. If the decoded object has as many keys, none was lost.
+    """
+    count = 0
+    remaining: list[Any] = [obj]
+    while remaining:
+        value = remaining.pop()
+        if type(value) is dict:
+            count += len(value)
+            remaining.extend(value.values())
+        elif type(value) is list:
+            remaining.extend(value)
+    return count != len(_KEY_END.findall(body))
+
+
+def duplicate_fields(body: bytes, obj: Object) -> list[str]:
+    """Return a message for each key that occurs more than once in a JSON object of the body.
+
+    Args:
+        body: the text.
+        obj: the object that was decoded from it.
+    """
+    if not _may_have_duplicates(body, obj):
+        return []
     found: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> None:

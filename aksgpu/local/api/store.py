@@ -18,6 +18,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import lru_cache
 from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,9 +48,8 @@ CREATE TABLE IF NOT EXISTS objects (
 CREATE TABLE IF NOT EXISTS revision (id INTEGER PRIMARY KEY CHECK (id = 0), value INTEGER NOT NULL);
 INSERT OR IGNORE INTO revision VALUES (0, 1);
 """
-_UPSERT_ROW = (
-    "INSERT INTO objects VALUES (?, ?, ?, ?) ON CONFLICT (resource, namespace, name) DO UPDATE SET data = excluded.data"
-)
+_ROWS_AT_ONCE = 256
+"""Rows that one statement writes."""
 _DELETE_ROW = "DELETE FROM objects WHERE resource = ? AND namespace = ? AND name = ?"
 
 
@@ -142,6 +142,26 @@ class _Waker:
             self._waiting.popleft().wake()
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._wake_some)
+
+
+@lru_cache(maxsize=_ROWS_AT_ONCE)
+def _upsert(rows: int) -> str:
+    """Return the statement that writes several rows.
+
+    A thread that executes a statement gives up the interpreter's lock and waits to get it back, so one statement is
+    faster than one for each row.
+    """
+    values = ", ".join(["(?, ?, ?, ?)"] * rows)
+    update = "ON CONFLICT (resource, namespace, name) DO UPDATE SET data = excluded.data"
+    return f"INSERT INTO objects VALUES {values} {update}"
+
+
+def _final_rows(events: list[Event]) -> tuple[list[tuple[str, str, str, bytes]], list[tuple[str, str, str]]]:
+    """Return the rows to write and the keys of the rows to delete: for each object, what its last event says."""
+    last = {(event.entry.kind.plural, *event.entry.key): event for event in events}
+    rows = [(*key, event.entry.data) for key, event in last.items() if event.type != "DELETED"]
+    deleted = [key for key, event in last.items() if event.type == "DELETED"]
+    return rows, deleted
 
 
 class Subscription:
@@ -396,13 +416,11 @@ class Store:
         assert self._db is not None
         with self._db as db:  # Commits, or rolls back after an error.
             db.execute("BEGIN IMMEDIATE")
-            for event in batch.events:
-                resource = event.entry.kind.plural
-                namespace, name = event.entry.key
-                if event.type == "DELETED":
-                    db.execute(_DELETE_ROW, (resource, namespace, name))
-                else:
-                    db.execute(_UPSERT_ROW, (resource, namespace, name, event.entry.data))
+            rows, deleted = _final_rows(batch.events)
+            for start in range(0, len(rows), _ROWS_AT_ONCE):
+                part = rows[start : start + _ROWS_AT_ONCE]
+                db.execute(_upsert(len(part)), list(chain.from_iterable(part)))
+            db.executemany(_DELETE_ROW, deleted)
             db.execute("UPDATE revision SET value = ?", (batch.rv,))
 
     def _read(self) -> tuple[int, list[tuple[str, bytes]]]:

@@ -158,6 +158,27 @@ async def test_many_writers_share_commits(store: Store, monkeypatch: pytest.Monk
     assert len(store.keys("configmaps")) == 200
 
 
+async def test_one_commit_keeps_the_last_state_of_each_object(tmp_path: Path) -> None:
+    store = Store(tmp_path / "kube.db")
+    await store.open()
+    for i in range(600):
+        store.write(CONFIG, config(f"many-{i}"))
+    store.write(CONFIG, config("kept"))
+    store.write(CONFIG, config("kept"), delete=True)
+    kept = store.write(CONFIG, config("kept", data={"a": "3"}))
+    store.write(CONFIG, config("gone"))
+    last = store.write(CONFIG, config("gone"), delete=True)
+    await store.durable(last.rv)
+    await store.close()
+    again = Store(tmp_path / "kube.db")
+    await again.open()
+    assert again.revision == last.rv
+    assert len(again.keys("configmaps")) == 601
+    found = again.get("configmaps", ("default", "kept"))
+    assert found is not None and found.data == kept.data
+    await again.close()
+
+
 async def test_a_writer_does_not_wait_for_many_watchers(store: Store) -> None:
     watchers = [store.subscribe("configmaps", None, store.revision) for _ in range(400)]
     received = 0
