@@ -102,7 +102,7 @@ def test_lists_are_read_in_pages_and_keep_only_picked_fields(serve: Any) -> None
     api, server = serve(answer)
     names = api.list("Pod", label_selector="app in (a,b)", pick=lambda pod: pod["metadata"]["name"])
     assert names == ["p0", "p1", "p2", "p3"]
-    assert {r.query["limit"] for r in server.requests} == {"500"}
+    assert {r.query["limit"] for r in server.requests} == {"1000"}
     assert server.requests[0].route == "/api/v1/namespaces/default/pods"
 
 

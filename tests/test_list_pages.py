@@ -117,7 +117,7 @@ def test_the_next_page_is_requested_before_a_page_is_decoded(serve: Any, monkeyp
     monkeypatch.setattr(list_pages, "decoded", decode_late)
     assert api.list("Pod", pick=name) == NAMES
     assert requests_at_decoding == [2, 3, 4, 4]
-    assert {request.query["limit"] for request in server.requests} == {"500"}
+    assert {request.query["limit"] for request in server.requests} == {"1000"}
 
 
 def test_pages_whose_metadata_comes_last_are_read_one_after_another(serve: Any) -> None:

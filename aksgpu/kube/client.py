@@ -29,8 +29,8 @@ __all__ = ["KINDS", "HasKube", "Kind", "Kube", "Object"]
 
 T = TypeVar("T")
 
-PAGE = 500
-"""Objects in one page of a list, as for kubectl."""
+PAGE = 1_000
+"""Objects in one page of a list. A kube-apiserver needs longer for the same list in smaller pages."""
 LIST_ATTEMPTS = 4
 """Attempts to read all pages of a list before the server forgets its first page."""
 WATCH_SECONDS = 120
