@@ -1,19 +1,18 @@
-"""Measure the library with 1,000 nodes and 10,000 pods, and with a long log, with lower bounds.
+"""Measure the library's lists with 1,000 nodes and 10,000 pods, with lower bounds.
 
     python benchmarks/listing.py
 
 The lower bound of a list is reading the same bytes over one TLS connection and decoding them with orjson while the
 garbage collector is off. That of ``capacity.gpus`` is the same for all nodes. The same pods are also listed from
 ``list_server.py``, which sends them as a kube-apiserver does. There, the lower bound is reading them as one response,
-with the library's own connection and without decoding. The lower bound of ``metrics.parse`` is ``re.findall`` on the
-same 100 MB. Each value is the best of three, or of more runs if the work is short.
+with the library's own connection and without decoding. Each value is the best of three, or of more runs if the work is
+short.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,11 +25,10 @@ from list_server import list_server
 from load import RUNS, Api, best
 from scale import whole
 
-from aksgpu import capacity, local, metrics
+from aksgpu import capacity, local
 from aksgpu.kube import Kube
 from aksgpu.kube.transport import Transport
 
-LOG_BYTES = 100_000_000
 SERVER_RATE = 125
 """MB per second that the stand-in for a kube-apiserver encodes."""
 LIST_RUNS = {10: 50, 600: 20, 10_000: 2 * RUNS + 1}
@@ -49,14 +47,6 @@ def alone(api: Api, path: str) -> None:
 def row(what: str, took: float, against: str, floor: float) -> None:
     """Print one line of the table."""
     print(f"{what:<34}{took:>8.4f} s   {took / floor:>5.2f} x {against} ({floor:.4f} s)", flush=True)
-
-
-def log(share: float) -> bytes:
-    """Return a log. The given share of its lines contain an accuracy."""
-    every = round(1 / share)
-    filler = b"2019-05-16 16:08:31.258328: I tensorflow/core/common_runtime/gpu/gpu_device.cc:1084] Created device\n"
-    block = b"Accuracy at step 10: 0.7457\n" + filler * (every - 1)
-    return block * (LOG_BYTES // len(block))
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -108,11 +98,6 @@ def main() -> None:
         lists_of_a_server(pods, api.home)
         floor = best(lambda: alone(api, "/api/v1/nodes"))
         row("capacity.gpus", best(lambda: capacity.gpus(aks)), "reading the nodes alone", floor)
-    pattern = re.compile(rb"\nAccuracy at step (\d+): (\d+\.\d+)")
-    for share in (0.5, 0.01):
-        text = log(share)
-        floor = best(lambda text=text: pattern.findall(text))
-        row(f"metrics.parse, {share:.0%} of lines", best(lambda text=text: metrics.parse(text)), "re.findall", floor)
 
 
 if __name__ == "__main__":
