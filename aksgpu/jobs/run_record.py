@@ -8,6 +8,8 @@ from typing import Any
 
 from aksgpu.errors import AksGpuError
 from aksgpu.jobs.call_parameters import SECRET_NAME, hide_secrets
+from aksgpu.jobs.executor_manifest import is_own_variable
+from aksgpu.jobs.job_outcome import is_executor_job
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.kube import node_facts, pod_facts
 from aksgpu.kube.client import HasKube, Object
@@ -46,8 +48,10 @@ def read_facts(aks: HasKube, job: Object, pods: Sequence[Object]) -> dict[str, A
         - ``seconds``: from ``started`` to ``ended``; until now for a Job that has not ended.
         - ``phase``, ``reason``, ``message``: as in :class:`aksgpu.jobs.JobStatus`.
         - ``image``, ``command``, ``args``: of the first container. Values of options and variables that are named like
-          a secret are replaced by ``***``.
-        - ``env``: its variables. Values from Secrets, and of variables named like a secret, are not saved.
+          a secret are replaced by ``***``. ``command`` and ``args`` of an Executor's Job are empty: they are those of
+          its runner.
+        - ``env``: its variables; of an Executor's Job, those of ``Executor(env=)``. Values from Secrets, and of
+          variables named like a secret, are not saved.
         - ``annotations``: ``function``, ``parameters`` and ``packages`` of a Job that runs a function or a script.
         - ``gpus``: GPUs of one pod. ``pods``: number of pods.
         - ``nodes``: names; ``vm_size``, ``gpu_model``, ``spot``: of the first node.
@@ -74,15 +78,26 @@ def read_facts(aks: HasKube, job: Object, pods: Sequence[Object]) -> dict[str, A
         "reason": status.reason,
         "message": status.message,
         "image": container["image"],
-        "command": hide_secrets([str(each) for each in container.get("command") or ()]),
-        "args": hide_secrets([str(each) for each in container.get("args") or ()]),
-        "env": _environment(container),
+        **_program(job, container),
         "annotations": _annotations(job),
         "gpus": sum(pod_facts.gpus(job["spec"]["template"]["spec"]).values()),
         "pods": len(pods),
     }
     facts.update(_node_facts(aks, pods))
     return facts
+
+
+def _program(job: Object, container: Object) -> dict[str, Any]:
+    """Return the facts about the program. The annotations of an Executor's Job name its function or script."""
+    env = _environment(container)
+    if is_executor_job(job):
+        users = {name: value for name, value in env.items() if not is_own_variable(name, value)}
+        return {"command": [], "args": [], "env": users}
+    return {
+        "command": hide_secrets([str(each) for each in container.get("command") or ()]),
+        "args": hide_secrets([str(each) for each in container.get("args") or ()]),
+        "env": env,
+    }
 
 
 def _environment(container: Object) -> dict[str, str]:
