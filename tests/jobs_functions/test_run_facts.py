@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.polling import wait_for
 
 from aksgpu import jobs, runs
 from aksgpu.cluster import Cluster
+from aksgpu.jobs.run_record import read_facts
+from aksgpu.logs.job_logs import job_pods
 
 HERE = Path(__file__).parent
 
@@ -34,3 +38,28 @@ def test_facts_have_the_users_variables_and_nothing_of_the_runner(aks: Cluster, 
     assert runs.get(other.name).facts["env"] == env
     rows = set(runs.compare([plain, other]).differences().index) - {"seconds", "usd"}
     assert rows == {"env LR", "env COLUMNS", "argument number"}
+
+
+def test_the_times_are_the_same_before_and_after_the_jobs_end_is_recorded(
+    aks: Cluster, cpu: jobs.Executor, clean: None
+) -> None:
+    job = cpu.submit(half, 3.0)
+    job.wait()
+    recorded = job.facts()
+    obj = job._object()
+    pods = job_pods(aks.kube, obj)
+    del obj["status"]["conditions"]
+    facts = read_facts(aks, obj, pods)
+    assert (facts["phase"], facts["reason"]) == ("Complete", "Completing")
+    (row,) = runs.list(job=job.name).to_dict("records")
+    for name in ("started", "ended", "seconds", "usd", "spans"):
+        assert facts[name] == recorded[name], name
+    assert row["seconds"] == recorded["seconds"]
+
+
+def test_the_time_of_a_job_that_runs_has_whole_seconds(cpu: jobs.Executor, clean: None) -> None:
+    job = cpu.submit(time.sleep, 60)
+    wait_for(job.running)
+    seconds = job.facts()["seconds"]
+    assert seconds == int(seconds)
+    assert job.facts()["ended"] is None
