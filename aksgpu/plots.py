@@ -494,7 +494,7 @@ def _prepare(ax: Axes, theme: _Theme, curves: list[Curve], log: bool, title: str
         _set_value_axis(ax, curves)
     ax.set_xlabel(_x_label(curves), color=theme.text, fontsize=11)
     ax.set_ylabel(_y_label(curves), color=theme.text, fontsize=11)
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     _dress(ax, theme)
     if title:
@@ -630,20 +630,83 @@ def _name_last_value(ax: Axes, curves: list[Curve], theme: _Theme) -> None:
 
 
 def _point(ax: Axes, each: Curve, place: int, colour: str, text: str, theme: _Theme, *, above: bool) -> None:
+    """Mark a point of a curve, and write a text above or below the curve there.
+
+    Args:
+        ax: the axes.
+        each: the curve.
+        place: number of the point.
+        colour: colour of the point and the text.
+        text: the text.
+        theme: colours of the background.
+        above: where the text is if there is as much room above the curve as below it.
+    """
     late = each.x[place] > (np.nanmin(each.x) + np.nanmax(each.x)) / 2
     ax.plot([each.x[place]], [each.y[place]], marker="o", markersize=6, color=colour, clip_on=False)
-    ax.annotate(
+    note = ax.annotate(
         text,
         (each.x[place], each.y[place]),
-        xytext=(0 if late else 8, 10 if above else -12),
+        xytext=(0 if late else 8, 0),
         textcoords="offset points",
         ha="right" if late else "left",
-        va="bottom" if above else "top",
         color=colour,
         fontsize=11,
         fontweight="bold",
         path_effects=[withStroke(linewidth=3, foreground=theme.background)],
     )
+    ax.autoscale_view()  # the positions below depend on the limits
+    box = note.get_window_extent()
+    at, height = ax.transData.transform((each.x[place], each.y[place]))
+    heights = np.append(_heights_between(ax, box.x0, box.x1), height)
+    is_above = _is_better_above(ax, heights, height, box.height, above=above)
+    beside = heights.max() if is_above else heights.min()
+    note.xy = tuple(ax.transData.inverted().transform((at, beside)))
+    note.xyann = (0 if late else 8, 10 if is_above else -12)
+    note.set_verticalalignment("bottom" if is_above else "top")
+
+
+def _heights_between(ax: Axes, left: float, right: float) -> np.ndarray[Any, Any]:
+    """Return the heights of the lines of axes between two positions: at their points, and where they cross the edges.
+
+    Args:
+        ax: the axes.
+        left: position in pixels.
+        right: position in pixels.
+    """
+    found = []
+    for line in ax.lines:
+        x, y = ax.transData.transform(line.get_xydata()).T
+        found.append(y[(x >= left) & (x <= right)])
+        for edge in (left, right):
+            crossed = np.flatnonzero((x[:-1] - edge) * (x[1:] - edge) < 0)
+            share = (edge - x[crossed]) / (x[crossed + 1] - x[crossed])
+            found.append(y[crossed] + share * (y[crossed + 1] - y[crossed]))
+    heights: np.ndarray[Any, Any] = np.concatenate(found)
+    finite: np.ndarray[Any, Any] = heights[np.isfinite(heights)]
+    return finite
+
+
+def _is_better_above(
+    ax: Axes, heights: np.ndarray[Any, Any], height: float, text_height: float, *, above: bool
+) -> bool:
+    """Return whether a text must be above the lines to be near its point. Below them, it may have no room.
+
+    Args:
+        ax: the axes.
+        heights: heights of the lines where the text is, in pixels.
+        height: height of the point in pixels.
+        text_height: height of the text in pixels.
+        above: the result if both places are equally good.
+    """
+    box = ax.get_window_extent()
+    needed = 2 * text_height
+    has_room_above = heights.max() + needed <= box.y1
+    has_room_below = heights.min() - needed >= box.y0
+    if has_room_above != has_room_below:
+        return bool(has_room_above)
+    distance_above = round(heights.max() - height)
+    distance_below = round(height - heights.min())
+    return above if distance_above == distance_below else distance_above < distance_below
 
 
 def _legend(ax: Axes, theme: _Theme, count: int) -> None:
