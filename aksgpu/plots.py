@@ -126,19 +126,7 @@ def curve(
         FigureCanvasAgg(figure)
         ax = figure.add_subplot()
     theme = _theme(ax)
-    _prepare(ax, theme, curves, log, title)
-    if not any(np.isfinite(each.y).any() for each in curves):
-        _explain_empty(ax, theme, runs)
-    for number, each in enumerate(curves):
-        colour = theme.colours[number % len(theme.colours)]
-        _draw(ax, each, number, colour, smooth, labelled=len(curves) > 1)
-        if best:
-            _mark_best(ax, each, colour, theme)
-    if len(curves) > 1:
-        _legend(ax, theme, len(curves))
-    elif not best:
-        _name_last_value(ax, curves, theme)
-    _name_gpu(ax, theme, runs)
+    _draw_metrics(ax, theme, runs, curves, log=log, smooth=smooth, best=best, title=title)
     found = ax.get_figure(root=True)
     if found is None:
         raise InvalidInput("`ax` must belong to a figure")
@@ -257,48 +245,47 @@ def with_gpu(
 
     Returns:
         The figure. Each GPU has a thin line, and their mean has a thick one. What is not known is written into its
-        axes, and nothing is drawn for it.
+        axes, and nothing is drawn for it. Of a run shorter than five seconds, the metrics are drawn over the steps or
+        epochs, and the rest is written: GPUs are sampled every five seconds, and prices are exact to one second.
 
     Raises:
         InvalidInput: as for :func:`curve`.
     """
     if not 0 <= smooth < 1:
         raise InvalidInput(f"`smooth` must be a number from 0 up to, but not including, 1, got {smooth!r}")
-    figure = NotebookFigure(figsize=_STACKED_SIZE, dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1.6, 1.4))
-    theme = _theme(top)
     spans = _spans(facts)
     begin = _begin(table, gpu, spans)
-    runs = tables_by_run(table)
     seconds = _seconds(begin, table, gpu, spans)
-    unit, name = _time_unit(seconds)
-    curves = [replace(each, x=each.x / unit) for each in select(runs, metrics, "time", begin)]
-    _prepare(top, theme, curves, log, title)
-    if not any(np.isfinite(each.y).any() for each in curves):
-        _explain_empty(top, theme, runs)
-    for number, each in enumerate(curves):
-        colour = theme.colours[number % len(theme.colours)]
-        _draw(top, each, number, colour, smooth, labelled=len(curves) > 1)
-        if best:
-            _mark_best(top, each, colour, theme)
-    if len(curves) > 1:
-        _legend(top, theme, len(curves))
-    elif not best:
-        _name_last_value(top, curves, theme)
-    _name_gpu(top, theme, runs)
-    _draw_utilization(middle, theme, gpu, begin, unit)
-    _draw_cost(bottom, theme, spans, begin, unit)
-    top.set_xlabel("")
-    bottom.set_xlabel(f"Time since the start ({name})", color=theme.text, fontsize=11)
-    bottom.xaxis.set_major_locator(MaxNLocator(6))
-    bottom.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    bottom.set_xlim(0, max(seconds / unit, 1e-3))
+    is_short = seconds < _SHORTEST_AXIS
+    figure = NotebookFigure(figsize=_STACKED_SIZE, dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    top, middle, bottom = figure.subplots(3, 1, sharex=not is_short, height_ratios=(3, 1.6, 1.4))
+    theme = _theme(top)
+    runs = tables_by_run(table)
+    if is_short:
+        curves = select(runs, metrics)
+        _draw_metrics(top, theme, runs, curves, log=log, smooth=smooth, best=best, title=title)
+        _write_totals(middle, bottom, theme, gpu, spans)
+    else:
+        unit, name = _time_unit(seconds)
+        bottom.set_xlim(0, seconds / unit)
+        curves = [replace(each, x=each.x / unit) for each in select(runs, metrics, "time", begin)]
+        _draw_metrics(top, theme, runs, curves, log=log, smooth=smooth, best=best, title=title)
+        _draw_utilization(middle, theme, gpu, begin, unit)
+        _draw_cost(bottom, theme, spans, begin, unit)
+        top.set_xlabel("")
+        bottom.set_xlabel(f"Time since the start ({name})", color=theme.text, fontsize=11)
+        bottom.xaxis.set_major_locator(MaxNLocator(6))
+        bottom.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     figure.align_ylabels()
     return figure
 
 
 # The GPU and the cost
+
+_SHORTEST_AXIS = 5.0
+"""Seconds of the shortest run that has an axis of time: the interval of the GPU samples."""
+_NO_PRICE = "cost unknown: no price is known for the node"
 
 
 @dataclass(frozen=True)
@@ -427,7 +414,7 @@ def _draw_cost(ax: Axes, theme: _Theme, spans: list[_Span], begin: pd.Timestamp,
     _dress(ax, theme)
     ax.set_ylabel("Cost (USD)", color=theme.text, fontsize=11)
     if not spans:
-        _say(ax, theme, "cost unknown: no price is known for the node")
+        _say(ax, theme, _NO_PRICE)
         return
     moments = sorted({moment for each in spans for moment in (each.started, each.ended)})
     cost = [
@@ -444,6 +431,31 @@ def _draw_cost(ax: Axes, theme: _Theme, spans: list[_Span], begin: pd.Timestamp,
     ax.set_ylim(0, max(max(cost) * 1.1, 1e-6))
     ax.yaxis.set_major_locator(MaxNLocator(3))
     _corner(ax, theme, f"{cost[-1]:.2g} USD so far" if cost[-1] < 0.01 else f"{cost[-1]:.2f} USD so far")
+
+
+def _write_totals(middle: Axes, bottom: Axes, theme: _Theme, gpu: pd.DataFrame, spans: list[_Span]) -> None:
+    """Write the utilization and the cost of a run that is too short for an axis of time."""
+    for ax, name in ((middle, "GPU (%)"), (bottom, "Cost (USD)")):
+        _dress(ax, theme)
+        ax.set_ylabel(name, color=theme.text, fontsize=11)
+        ax.set_xticks([])
+    known = gpu[gpu["utilization"].notna()]
+    samples = f"{len(known)} sample" + ("" if len(known) == 1 else "s")
+    mean = _why_no_utilization(gpu) if known.empty else f"mean {known['utilization'].mean():.0f} % of {samples}"
+    _say(middle, theme, mean)
+    _say(bottom, theme, _total_cost(spans))
+    text = f"The run is shorter than {_SHORTEST_AXIS:g} s, so its time has no axis."
+    bottom.set_xlabel(text, color=theme.text, fontsize=11)
+
+
+def _total_cost(spans: list[_Span]) -> str:
+    """Return the cost of a short run as text. The times of its pods are exact to one second."""
+    if not spans:
+        return _NO_PRICE
+    usd = sum(each.usd_per_hour * (each.ended - each.started).total_seconds() / 3600 for each in spans)
+    if usd:
+        return f"about {usd:.2g} USD"
+    return f"less than {sum(each.usd_per_hour for each in spans) / 3600:.2g} USD"
 
 
 def _say(ax: Axes, theme: _Theme, text: str) -> None:
@@ -485,6 +497,33 @@ def _theme(ax: Axes) -> _Theme:
     if luminance > 0.5:
         return _Theme("#222222", "#666666", "#E4E4E4", _COLOURS, (red, green, blue))
     return _Theme("#EEEEEE", "#AAAAAA", "#444444", _COLOURS_ON_DARK, (red, green, blue))
+
+
+def _draw_metrics(
+    ax: Axes,
+    theme: _Theme,
+    runs: Mapping[str, pd.DataFrame],
+    curves: list[Curve],
+    *,
+    log: bool,
+    smooth: float,
+    best: bool,
+    title: str | None,
+) -> None:
+    """Draw the curves of the runs with their axes, labels and legend. The options are those of :func:`curve`."""
+    _prepare(ax, theme, curves, log, title)
+    if not any(np.isfinite(each.y).any() for each in curves):
+        _explain_empty(ax, theme, runs)
+    for number, each in enumerate(curves):
+        colour = theme.colours[number % len(theme.colours)]
+        _draw(ax, each, number, colour, smooth, labelled=len(curves) > 1)
+        if best:
+            _mark_best(ax, each, colour, theme)
+    if len(curves) > 1:
+        _legend(ax, theme, len(curves))
+    elif not best:
+        _name_last_value(ax, curves, theme)
+    _name_gpu(ax, theme, runs)
 
 
 def _prepare(ax: Axes, theme: _Theme, curves: list[Curve], log: bool, title: str | None) -> None:
