@@ -681,7 +681,8 @@ def _point(ax: Axes, each: Curve, place: int, colour: str, text: str, theme: _Th
         above: where the text is if there is as much room above the curve as below it.
     """
     late = each.x[place] > (np.nanmin(each.x) + np.nanmax(each.x)) / 2
-    ax.plot([each.x[place]], [each.y[place]], marker="o", markersize=6, color=colour, clip_on=False)
+    (mark,) = ax.plot([each.x[place]], [each.y[place]], marker="o", markersize=6, color=colour, clip_on=False)
+    mark.set_in_layout(False)  # zero is far below a logarithmic scale
     note = ax.annotate(
         text,
         (each.x[place], each.y[place]),
@@ -695,8 +696,10 @@ def _point(ax: Axes, each: Curve, place: int, colour: str, text: str, theme: _Th
     )
     ax.autoscale_view()  # the positions below depend on the limits
     box = note.get_window_extent()
+    whole = ax.get_window_extent()
     at, height = ax.transData.transform((each.x[place], each.y[place]))
-    heights = np.append(_heights_between(ax, box.x0, box.x1), height)
+    height = min(max(height, whole.y0), whole.y1)
+    heights = np.append(_heights_between(ax, box.x0, box.x1).clip(whole.y0, whole.y1), height)
     is_above = _is_better_above(ax, heights, height, box.height, above=above)
     beside = heights.max() if is_above else heights.min()
     note.xy = tuple(ax.transData.inverted().transform((at, beside)))

@@ -243,6 +243,15 @@ def test_the_last_value_does_not_cover_the_curve(values: list[float], log: bool)
     assert box.y1 < ax.bbox.y1
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_last_value_of_zero_is_named_at_the_lower_end_of_a_logarithmic_scale() -> None:
+    figure = plots.curve(metrics.parse("epoch 1 loss=0.5\nepoch 2 loss=0.2\nepoch 3 loss=0"), log=True)
+    inside(figure)
+    (ax,) = figure.axes
+    (note,) = ax.texts
+    assert ax.bbox.y0 < note.get_window_extent().y0 < ax.bbox.y0 + 0.5 * ax.bbox.height
+
+
 def test_the_axis_of_a_single_epoch_names_it_once() -> None:
     figure = plots.curve(metrics.parse("epoch 1 loss=0.5"))
     figure.canvas.draw()
