@@ -67,11 +67,13 @@ class Session:
     Attributes:
         job: the Job of its pod.
         idle: seconds without a call after which it ends.
+        gpus: GPUs of its pod. It keeps them until it ends.
     """
 
-    def __init__(self, job: Job, idle: float, root: Path | None) -> None:
+    def __init__(self, job: Job, idle: float, gpus: int, root: Path | None) -> None:
         self.job = job
         self.idle = idle
+        self.gpus = gpus
         self._root = root
         self._connection: SessionConnection | None = None
         self._instance = ""
@@ -450,7 +452,7 @@ def open_session(aks: HasKube, options: ExecutorOptions, idle: Timeout) -> Sessi
     if options.name and job.done():
         job.delete()
         job = launch(aks, payload, complete, what="session")
-    return Session(job, seconds, options.root)
+    return Session(job, seconds, options.gpus, options.root)
 
 
 def check_idle(value: object) -> float:
