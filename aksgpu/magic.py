@@ -25,7 +25,7 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class
 
 from aksgpu.cluster import Cluster
-from aksgpu.errors import AksGpuError, JobFailed, KubernetesError, ResultUnpicklable, SessionEnded
+from aksgpu.errors import AksGpuError, InvalidInput, JobFailed, KubernetesError, ResultUnpicklable, SessionEnded
 from aksgpu.jobs import Executor, job_outcome
 from aksgpu.jobs.session import Session, check_idle
 from aksgpu.payload.records import Record
@@ -73,7 +73,8 @@ def _cell_parser() -> _Parser:
     parser.add_argument("--gpu-model", help="model of the GPUs, such as A100")
     parser.add_argument("--spot", action="store_true", default=None, help="use spot nodes only")
     parser.add_argument("--namespace", help="namespace of the pod")
-    parser.add_argument("--idle", help=f"how long the session waits for the next cell; {_IDLE} if not given")
+    idle_help = f"how long the session waits for the next cell; {_IDLE} if not given"
+    parser.add_argument("--idle", type=_idle, help=idle_help)
     return parser
 
 
@@ -81,7 +82,7 @@ def _line_parser() -> _Parser:
     parser = _Parser(prog="%gpu", description="Show the sessions of %%gpu and what they have cost, or end them.")
     parser.add_argument("action", nargs="?", choices=["status", "stop", "use"], default="status")
     parser.add_argument("name", nargs="?", help="variable of the cluster or of a jobs.Executor, for use")
-    parser.add_argument("--idle", help="how long new sessions wait for a cell, such as 20m")
+    parser.add_argument("--idle", type=_idle, help="how long new sessions wait for a cell, such as 20m")
     return parser
 
 
@@ -126,7 +127,6 @@ class _GpuMagics(Magics):  # type: ignore[misc]  # IPython has no types
 
     def _run_line(self, options: argparse.Namespace) -> None:
         if options.idle is not None:
-            check_idle(options.idle)
             self._state.idle = options.idle
         if options.action == "use":
             if not options.name:
@@ -208,9 +208,11 @@ class _GpuMagics(Magics):  # type: ignore[misc]  # IPython has no types
             except JobFailed as ended:
                 del self._state.sessions[key]
                 _say(f"{ended.message}. A new session starts; the names of the old one are gone.")
+        executor = _executor(target, given)
         for other in self._state.sessions.values():
-            _say(f"another session stays open: {_summary(other)}. %gpu stop ends all sessions")
-        session = _executor(target, given).session(idle=options.idle or self._state.idle)
+            if _is_open(other):
+                _say(_stays_open(other))
+        session = executor.session(idle=options.idle or self._state.idle)
         self._state.sessions[key] = session
         try:
             session.connect()
@@ -275,7 +277,10 @@ def _executor_options(options: argparse.Namespace) -> dict[str, Any]:
 
 def _executor(target: Cluster | Executor, given: dict[str, Any]) -> Executor:
     if isinstance(target, Cluster):
-        return Executor(target, **given)
+        try:
+            return Executor(target, **given)
+        except InvalidInput as error:
+            raise UsageError(f"{error.message}. {error.hint}".rstrip(". ")) from None
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UsageError(f"{names} cannot be used with an Executor, which has options of its own")
@@ -295,12 +300,42 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _idle(text: str) -> str:
+    """Return the value of ``--idle`` if it is valid."""
+    try:
+        check_idle(text)
+    except InvalidInput:
+        raise UsageError(
+            f"--idle must be a time above 0 and at most 30 days, such as 90s, 10m or 2h, got {text}"
+        ) from None
+    return text
+
+
 def _names(option: str, texts: Sequence[str]) -> list[str]:
     names = [name.strip() for text in texts for name in text.split(",") if name.strip()]
     for name in names:
         if not name.isidentifier():
             raise UsageError(f"{option} must be names of variables, such as {option} x,y, got {name}")
     return names
+
+
+def _is_open(session: Session) -> bool:
+    """Return whether a session has not ended, as far as that can be found out."""
+    try:
+        return not session.done()
+    except AksGpuError:
+        return True
+
+
+def _stays_open(session: Session) -> str:
+    """Return the note for a cell that starts a session beside another one. It may have to wait for the other's GPUs."""
+    if not session.gpus:
+        return f"another session stays open: {_summary(session)}. %gpu stop ends all sessions"
+    held = "its GPU" if session.gpus == 1 else "its GPUs"
+    return (
+        f"another session stays open and keeps {held}: {_summary(session)}. "
+        "%gpu stop ends all sessions and frees their GPUs"
+    )
 
 
 def _summary(session: Session) -> str:

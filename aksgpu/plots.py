@@ -126,19 +126,7 @@ def curve(
         FigureCanvasAgg(figure)
         ax = figure.add_subplot()
     theme = _theme(ax)
-    _prepare(ax, theme, curves, log, title)
-    if not any(np.isfinite(each.y).any() for each in curves):
-        _explain_empty(ax, theme, runs)
-    for number, each in enumerate(curves):
-        colour = theme.colours[number % len(theme.colours)]
-        _draw(ax, each, number, colour, smooth, labelled=len(curves) > 1)
-        if best:
-            _mark_best(ax, each, colour, theme)
-    if len(curves) > 1:
-        _legend(ax, theme, len(curves))
-    elif not best:
-        _name_last_value(ax, curves, theme)
-    _name_gpu(ax, theme, runs)
+    _draw_metrics(ax, theme, runs, curves, log=log, smooth=smooth, best=best, title=title)
     found = ax.get_figure(root=True)
     if found is None:
         raise InvalidInput("`ax` must belong to a figure")
@@ -257,48 +245,47 @@ def with_gpu(
 
     Returns:
         The figure. Each GPU has a thin line, and their mean has a thick one. What is not known is written into its
-        axes, and nothing is drawn for it.
+        axes, and nothing is drawn for it. Of a run shorter than five seconds, the metrics are drawn over the steps or
+        epochs, and the rest is written: GPUs are sampled every five seconds, and prices are exact to one second.
 
     Raises:
         InvalidInput: as for :func:`curve`.
     """
     if not 0 <= smooth < 1:
         raise InvalidInput(f"`smooth` must be a number from 0 up to, but not including, 1, got {smooth!r}")
-    figure = NotebookFigure(figsize=_STACKED_SIZE, dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1.6, 1.4))
-    theme = _theme(top)
     spans = _spans(facts)
     begin = _begin(table, gpu, spans)
-    runs = tables_by_run(table)
     seconds = _seconds(begin, table, gpu, spans)
-    unit, name = _time_unit(seconds)
-    curves = [replace(each, x=each.x / unit) for each in select(runs, metrics, "time", begin)]
-    _prepare(top, theme, curves, log, title)
-    if not any(np.isfinite(each.y).any() for each in curves):
-        _explain_empty(top, theme, runs)
-    for number, each in enumerate(curves):
-        colour = theme.colours[number % len(theme.colours)]
-        _draw(top, each, number, colour, smooth, labelled=len(curves) > 1)
-        if best:
-            _mark_best(top, each, colour, theme)
-    if len(curves) > 1:
-        _legend(top, theme, len(curves))
-    elif not best:
-        _name_last_value(top, curves, theme)
-    _name_gpu(top, theme, runs)
-    _draw_utilization(middle, theme, gpu, begin, unit)
-    _draw_cost(bottom, theme, spans, begin, unit)
-    top.set_xlabel("")
-    bottom.set_xlabel(f"Time since the start ({name})", color=theme.text, fontsize=11)
-    bottom.xaxis.set_major_locator(MaxNLocator(6))
-    bottom.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    bottom.set_xlim(0, max(seconds / unit, 1e-3))
+    is_short = seconds < _SHORTEST_AXIS
+    figure = NotebookFigure(figsize=_STACKED_SIZE, dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    top, middle, bottom = figure.subplots(3, 1, sharex=not is_short, height_ratios=(3, 1.6, 1.4))
+    theme = _theme(top)
+    runs = tables_by_run(table)
+    if is_short:
+        curves = select(runs, metrics)
+        _draw_metrics(top, theme, runs, curves, log=log, smooth=smooth, best=best, title=title)
+        _write_totals(middle, bottom, theme, gpu, spans)
+    else:
+        unit, name = _time_unit(seconds)
+        bottom.set_xlim(0, seconds / unit)
+        curves = [replace(each, x=each.x / unit) for each in select(runs, metrics, "time", begin)]
+        _draw_metrics(top, theme, runs, curves, log=log, smooth=smooth, best=best, title=title)
+        _draw_utilization(middle, theme, gpu, begin, unit)
+        _draw_cost(bottom, theme, spans, begin, unit)
+        top.set_xlabel("")
+        bottom.set_xlabel(f"Time since the start ({name})", color=theme.text, fontsize=11)
+        bottom.xaxis.set_major_locator(MaxNLocator(6))
+        bottom.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     figure.align_ylabels()
     return figure
 
 
 # The GPU and the cost
+
+_SHORTEST_AXIS = 5.0
+"""Seconds of the shortest run that has an axis of time: the interval of the GPU samples."""
+_NO_PRICE = "cost unknown: no price is known for the node"
 
 
 @dataclass(frozen=True)
@@ -427,7 +414,7 @@ def _draw_cost(ax: Axes, theme: _Theme, spans: list[_Span], begin: pd.Timestamp,
     _dress(ax, theme)
     ax.set_ylabel("Cost (USD)", color=theme.text, fontsize=11)
     if not spans:
-        _say(ax, theme, "cost unknown: no price is known for the node")
+        _say(ax, theme, _NO_PRICE)
         return
     moments = sorted({moment for each in spans for moment in (each.started, each.ended)})
     cost = [
@@ -444,6 +431,31 @@ def _draw_cost(ax: Axes, theme: _Theme, spans: list[_Span], begin: pd.Timestamp,
     ax.set_ylim(0, max(max(cost) * 1.1, 1e-6))
     ax.yaxis.set_major_locator(MaxNLocator(3))
     _corner(ax, theme, f"{cost[-1]:.2g} USD so far" if cost[-1] < 0.01 else f"{cost[-1]:.2f} USD so far")
+
+
+def _write_totals(middle: Axes, bottom: Axes, theme: _Theme, gpu: pd.DataFrame, spans: list[_Span]) -> None:
+    """Write the utilization and the cost of a run that is too short for an axis of time."""
+    for ax, name in ((middle, "GPU (%)"), (bottom, "Cost (USD)")):
+        _dress(ax, theme)
+        ax.set_ylabel(name, color=theme.text, fontsize=11)
+        ax.set_xticks([])
+    known = gpu[gpu["utilization"].notna()]
+    samples = f"{len(known)} sample" + ("" if len(known) == 1 else "s")
+    mean = _why_no_utilization(gpu) if known.empty else f"mean {known['utilization'].mean():.0f} % of {samples}"
+    _say(middle, theme, mean)
+    _say(bottom, theme, _total_cost(spans))
+    text = f"The run is shorter than {_SHORTEST_AXIS:g} s, so its time has no axis."
+    bottom.set_xlabel(text, color=theme.text, fontsize=11)
+
+
+def _total_cost(spans: list[_Span]) -> str:
+    """Return the cost of a short run as text. The times of its pods are exact to one second."""
+    if not spans:
+        return _NO_PRICE
+    usd = sum(each.usd_per_hour * (each.ended - each.started).total_seconds() / 3600 for each in spans)
+    if usd:
+        return f"about {usd:.2g} USD"
+    return f"less than {sum(each.usd_per_hour for each in spans) / 3600:.2g} USD"
 
 
 def _say(ax: Axes, theme: _Theme, text: str) -> None:
@@ -487,6 +499,33 @@ def _theme(ax: Axes) -> _Theme:
     return _Theme("#EEEEEE", "#AAAAAA", "#444444", _COLOURS_ON_DARK, (red, green, blue))
 
 
+def _draw_metrics(
+    ax: Axes,
+    theme: _Theme,
+    runs: Mapping[str, pd.DataFrame],
+    curves: list[Curve],
+    *,
+    log: bool,
+    smooth: float,
+    best: bool,
+    title: str | None,
+) -> None:
+    """Draw the curves of the runs with their axes, labels and legend. The options are those of :func:`curve`."""
+    _prepare(ax, theme, curves, log, title)
+    if not any(np.isfinite(each.y).any() for each in curves):
+        _explain_empty(ax, theme, runs)
+    for number, each in enumerate(curves):
+        colour = theme.colours[number % len(theme.colours)]
+        _draw(ax, each, number, colour, smooth, labelled=len(curves) > 1)
+        if best:
+            _mark_best(ax, each, colour, theme)
+    if len(curves) > 1:
+        _legend(ax, theme, len(curves))
+    elif not best:
+        _name_last_value(ax, curves, theme)
+    _name_gpu(ax, theme, runs)
+
+
 def _prepare(ax: Axes, theme: _Theme, curves: list[Curve], log: bool, title: str | None) -> None:
     if log:
         ax.set_yscale("log")
@@ -494,7 +533,7 @@ def _prepare(ax: Axes, theme: _Theme, curves: list[Curve], log: bool, title: str
         _set_value_axis(ax, curves)
     ax.set_xlabel(_x_label(curves), color=theme.text, fontsize=11)
     ax.set_ylabel(_y_label(curves), color=theme.text, fontsize=11)
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     _dress(ax, theme)
     if title:
@@ -630,20 +669,86 @@ def _name_last_value(ax: Axes, curves: list[Curve], theme: _Theme) -> None:
 
 
 def _point(ax: Axes, each: Curve, place: int, colour: str, text: str, theme: _Theme, *, above: bool) -> None:
+    """Mark a point of a curve, and write a text above or below the curve there.
+
+    Args:
+        ax: the axes.
+        each: the curve.
+        place: number of the point.
+        colour: colour of the point and the text.
+        text: the text.
+        theme: colours of the background.
+        above: where the text is if there is as much room above the curve as below it.
+    """
     late = each.x[place] > (np.nanmin(each.x) + np.nanmax(each.x)) / 2
-    ax.plot([each.x[place]], [each.y[place]], marker="o", markersize=6, color=colour, clip_on=False)
-    ax.annotate(
+    (mark,) = ax.plot([each.x[place]], [each.y[place]], marker="o", markersize=6, color=colour, clip_on=False)
+    mark.set_in_layout(False)  # zero is far below a logarithmic scale
+    note = ax.annotate(
         text,
         (each.x[place], each.y[place]),
-        xytext=(0 if late else 8, 10 if above else -12),
+        xytext=(0 if late else 8, 0),
         textcoords="offset points",
         ha="right" if late else "left",
-        va="bottom" if above else "top",
         color=colour,
         fontsize=11,
         fontweight="bold",
         path_effects=[withStroke(linewidth=3, foreground=theme.background)],
     )
+    ax.autoscale_view()  # the positions below depend on the limits
+    box = note.get_window_extent()
+    whole = ax.get_window_extent()
+    at, height = ax.transData.transform((each.x[place], each.y[place]))
+    height = min(max(height, whole.y0), whole.y1)
+    heights = np.append(_heights_between(ax, box.x0, box.x1).clip(whole.y0, whole.y1), height)
+    is_above = _is_better_above(ax, heights, height, box.height, above=above)
+    beside = heights.max() if is_above else heights.min()
+    note.xy = tuple(ax.transData.inverted().transform((at, beside)))
+    note.xyann = (0 if late else 8, 10 if is_above else -12)
+    note.set_verticalalignment("bottom" if is_above else "top")
+
+
+def _heights_between(ax: Axes, left: float, right: float) -> np.ndarray[Any, Any]:
+    """Return the heights of the lines of axes between two positions: at their points, and where they cross the edges.
+
+    Args:
+        ax: the axes.
+        left: position in pixels.
+        right: position in pixels.
+    """
+    found = []
+    for line in ax.lines:
+        x, y = ax.transData.transform(line.get_xydata()).T
+        found.append(y[(x >= left) & (x <= right)])
+        for edge in (left, right):
+            crossed = np.flatnonzero((x[:-1] - edge) * (x[1:] - edge) < 0)
+            share = (edge - x[crossed]) / (x[crossed + 1] - x[crossed])
+            found.append(y[crossed] + share * (y[crossed + 1] - y[crossed]))
+    heights: np.ndarray[Any, Any] = np.concatenate(found)
+    finite: np.ndarray[Any, Any] = heights[np.isfinite(heights)]
+    return finite
+
+
+def _is_better_above(
+    ax: Axes, heights: np.ndarray[Any, Any], height: float, text_height: float, *, above: bool
+) -> bool:
+    """Return whether a text must be above the lines to be near its point. Below them, it may have no room.
+
+    Args:
+        ax: the axes.
+        heights: heights of the lines where the text is, in pixels.
+        height: height of the point in pixels.
+        text_height: height of the text in pixels.
+        above: the result if both places are equally good.
+    """
+    box = ax.get_window_extent()
+    needed = 2 * text_height
+    has_room_above = heights.max() + needed <= box.y1
+    has_room_below = heights.min() - needed >= box.y0
+    if has_room_above != has_room_below:
+        return bool(has_room_above)
+    distance_above = round(heights.max() - height)
+    distance_below = round(height - heights.min())
+    return above if distance_above == distance_below else distance_above < distance_below
 
 
 def _legend(ax: Axes, theme: _Theme, count: int) -> None:

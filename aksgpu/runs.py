@@ -141,7 +141,8 @@ def list(*, job: str | None = None) -> pd.DataFrame:
         - job, namespace, cluster (string): the Job, and the name of its cluster.
         - phase (string): as in :class:`aksgpu.jobs.JobStatus`. A Job that was deleted while it ran is ``Running``.
         - started (datetime64[ns, UTC]): when the first container started; NaT if none did.
-        - seconds (Float64): from then until the last container ended, or until the run was saved.
+        - seconds (Float64): from then until the last container ended, or until the run was saved. It is exact to one
+          second, as the times that Kubernetes records.
         - gpus (Int64): GPUs of one pod; gpu_model (string): NA if the node was gone.
         - usd (Float64): the nodes' prices for that time, by the pods' share of the nodes' GPUs, in US dollars; NA if
           unknown.

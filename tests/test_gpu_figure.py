@@ -74,6 +74,25 @@ def test_the_cost_of_a_run_that_goes_on_ends_when_its_facts_were_read(table: pd.
 
 
 @pytest.mark.parametrize(
+    ("ended", "cost"),
+    [
+        ("2026-11-28T12:00:00Z", "less than 0.00017 USD"),
+        ("2026-11-28T12:00:03Z", "about 0.0005 USD"),
+    ],
+)
+def test_a_run_of_a_few_seconds_has_no_axis_of_time(ended: str, cost: str) -> None:
+    lines = [f"2026-11-28T12:00:00.9{n}Z epoch {n} loss={1 / n}" for n in range(1, 6)]
+    span = {"pod": "p", "started": "2026-11-28T12:00:00Z", "ended": ended, "usd_per_hour": 0.6}
+    figure = plots.with_gpu(metrics.parse("\n".join(lines)), gpu(0, 30.0), {"ended": ended, "spans": [span]})
+    top, middle, bottom = figure.axes
+    assert list(top.lines[0].get_xdata()) == [1, 2, 3, 4, 5]
+    assert top.get_xlabel() == "Epoch"
+    assert texts(middle) == "mean 30 % of 1 sample"
+    assert texts(bottom) == cost
+    assert "shorter than 5 s" in bottom.get_xlabel()
+
+
+@pytest.mark.parametrize(
     "facts",
     [{}, {"spans": None}, {"spans": [{**FACTS["spans"][0], "usd_per_hour": None}]}],
 )

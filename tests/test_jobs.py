@@ -18,7 +18,7 @@ from support.polling import wait_for
 
 from aksgpu import cluster, diagnose, errors, jobs, manifests
 from aksgpu.cluster import Cluster
-from aksgpu.jobs import Job, apply_rules, job_ending
+from aksgpu.jobs import Job, apply_rules, job_ending, state_explanation
 from aksgpu.jobs.manifest_diff import differences, dropped, quantities_as_text
 from aksgpu.kube import Kube
 from aksgpu.local import Endpoint, images
@@ -196,6 +196,25 @@ def test_more_gpus_than_any_node_has(aks: Cluster, name: str) -> None:
     assert until(job, "Pending")
     with pytest.raises(errors.WaitTimeout, match=r"no node has 2 nvidia\.com/gpu; the largest has 1"):
         job.wait(1)
+
+
+def test_a_wait_for_a_gpu_shows_who_has_it(
+    aks: Cluster, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(state_explanation, "_AFTER", 0.0)
+    holder = start(aks, f"{name}-holder", "sleep 300", gpus=1)
+    try:
+        until(holder, "Running")
+        words = f"The pod is not scheduled: 1 of 1 nvidia.com/gpu taken by default/{holder.name}"
+        job = start(aks, name, "true", gpus=1)
+        wait_for(lambda: job.status().reason == "Unschedulable")
+        with pytest.raises(errors.WaitTimeout) as raised:
+            job.wait(1, progress=True)
+    finally:
+        holder.delete()
+    assert words[:70] in capsys.readouterr().err
+    assert raised.value.message.count(words) == 1
+    assert raised.value.state.startswith("Pending: Unschedulable: 0/")
 
 
 def test_wrong_manifests_are_refused_with_the_field_named(aks: Cluster) -> None:

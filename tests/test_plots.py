@@ -212,6 +212,53 @@ def test_shares_that_are_given_as_percentages() -> None:
     assert ax.get_ylabel() == "Acc@1"
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [2.3, 1.5, 1.1, 0.8, 0.6185],
+        [0.7, 0.66, 0.64, 0.63, 0.6185],
+        [0.3, 0.5, 0.58, 0.61, 0.6185],
+        [0.6, 0.9, 0.3, 0.9, 0.6185],
+        [0.1, 0.2, 0.4, 0.7, 1.1],
+        [0.8, 0.6185],
+        [0.6185, 0.8],
+        [0.6185] * 5,
+    ],
+)
+@pytest.mark.parametrize("log", [False, True])
+def test_the_last_value_does_not_cover_the_curve(values: list[float], log: bool) -> None:
+    figure = plots.curve(
+        metrics.parse("\n".join(f"epoch {n} loss={value}" for n, value in enumerate(values, 1))), log=log
+    )
+    figure.canvas.draw()
+    (ax,) = figure.axes
+    (note,) = ax.texts
+    box = note.get_window_extent()
+    points = ax.transData.transform(ax.lines[0].get_xydata())
+    along = np.linspace(points[0, 0], points[-1, 0], 2000)
+    heights = np.interp(along, *points.T)
+    covered = (along > box.x0) & (along < box.x1) & (heights > box.y0) & (heights < box.y1)
+    assert not covered.any()
+    assert ax.bbox.y0 < box.y0
+    assert box.y1 < ax.bbox.y1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_last_value_of_zero_is_named_at_the_lower_end_of_a_logarithmic_scale() -> None:
+    figure = plots.curve(metrics.parse("epoch 1 loss=0.5\nepoch 2 loss=0.2\nepoch 3 loss=0"), log=True)
+    inside(figure)
+    (ax,) = figure.axes
+    (note,) = ax.texts
+    assert ax.bbox.y0 < note.get_window_extent().y0 < ax.bbox.y0 + 0.5 * ax.bbox.height
+
+
+def test_the_axis_of_a_single_epoch_names_it_once() -> None:
+    figure = plots.curve(metrics.parse("epoch 1 loss=0.5"))
+    figure.canvas.draw()
+    low, high = figure.axes[0].get_xlim()
+    assert [tick for tick in figure.axes[0].get_xticks() if low <= tick <= high] == [1]
+
+
 def test_a_nan_is_a_gap_and_a_single_point_is_visible() -> None:
     values = falling()
     values[[10, 12]] = np.nan

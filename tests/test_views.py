@@ -20,7 +20,7 @@ from aksgpu import metrics, views
 from aksgpu.curves import Curve
 from aksgpu.diagnose import Diagnosis
 from aksgpu.errors import Forbidden, KubernetesError, NotFound, Unreachable
-from aksgpu.jobs import JobStatus
+from aksgpu.jobs import JobStatus, state_explanation
 from aksgpu.jobs.gpu_notes import GpuNotes
 from aksgpu.jobs.watchers import notifies_watcher
 from aksgpu.views import curve, live_view, logtext, markup
@@ -143,7 +143,7 @@ def test_a_failed_job_shows_its_reason_and_the_end_of_its_log() -> None:
 
 
 def test_a_job_that_waits_shows_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_view, "_EXPLAIN_AFTER", 0.0)
+    monkeypatch.setattr(state_explanation, "_AFTER", 0.0)
     view = watch(ScriptedJob("Pending"))
     wait_for(lambda: "why The GPU is taken. fix Wait." in " ".join(shown(view).split()), timeout=60)
     view.close()

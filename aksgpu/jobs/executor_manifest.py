@@ -19,6 +19,7 @@ __all__ = [
     "OUT_PATH",
     "SIDECAR",
     "build_manifest",
+    "is_own_variable",
     "owned_secret",
 ]
 
@@ -35,6 +36,14 @@ _MESSAGE_PATH = "/dev/termination-log"
 _SHM_PATH = "/dev/shm"
 _RUNNER = f"{_PAYLOAD_PATH}/runner.py"
 
+_OWN_PREFIX = "AKSGPU_"
+"""Beginning of the names of the runner's variables."""
+_DEFAULT_VARIABLES = {
+    "PYTHONUNBUFFERED": "1",
+    "COLUMNS": "200",
+    "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
+}
+"""Variables that a program has unless ``options.env`` says otherwise."""
 _FAILURE_COUNTS = {
     "AKSGPU_FAILURES": label_names.FAILURE_COUNT,
     "AKSGPU_DISRUPTIONS": label_names.IGNORED_FAILURE_COUNT,
@@ -174,12 +183,7 @@ def _paths() -> list[Object]:
 
 
 def _env(job: str, options: ExecutorOptions, environment_secret: str) -> list[Object]:
-    variables = {
-        "PYTHONUNBUFFERED": "1",
-        "COLUMNS": "200",
-        "NVIDIA_DRIVER_CAPABILITIES": "compute,utility",
-        **options.env,
-    }
+    variables = {**_DEFAULT_VARIABLES, **options.env}
     if options.timeout is not None:
         variables["AKSGPU_TIMEOUT"] = str(options.timeout)
     if options.python:
@@ -196,6 +200,11 @@ def _env(job: str, options: ExecutorOptions, environment_secret: str) -> list[Ob
         reference = {"name": environment_secret, "key": name}
         found.append({"name": name, "valueFrom": {"secretKeyRef": reference}})
     return found
+
+
+def is_own_variable(name: str, value: str) -> bool:
+    """Return whether a variable of the program's container is the runner's or a default, and not the user's."""
+    return name.startswith(_OWN_PREFIX) or _DEFAULT_VARIABLES.get(name) == value
 
 
 def _resources(options: ExecutorOptions) -> Object:

@@ -42,6 +42,7 @@ from aksgpu.jobs.gpu_sample_table import joined_tables
 from aksgpu.jobs.job_feed import JobFeed
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.jobs.live_manifest import manifest_of
+from aksgpu.jobs.state_explanation import StateExplanation
 from aksgpu.jobs.watchers import notifies_watcher
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
@@ -202,7 +203,7 @@ class Job:
         failures = FailureRecord(self.cluster)
         pulls = PullRecord()
 
-        def poll() -> tuple[Job | None, str]:
+        def poll() -> tuple[Job | None, JobStatus]:
             status, pods = self._read()
             gpu_samples.watch(self.cluster, pods)
             with deadline(_DIAGNOSIS_TIMEOUT):
@@ -211,7 +212,7 @@ class Job:
                 history.save_later(self._save_quietly)
                 self._keep_outcome()
             if status.phase == "Complete":
-                return self, ""
+                return self, status
             if status.phase == "Failed":
                 raise self._failure_error(status, failures)
             if status.phase == "Suspended" and job_outcome.was_cancelled(self._object()):
@@ -220,23 +221,35 @@ class Job:
                 self._refuse_unpullable(status, pods, pulls)
             else:
                 pulls.observe(pods)
-            return None, str(status)
+            return None, status
 
         return self._wait_until(poll, "job.wait()", timeout=timeout, progress=progress)
 
     def _wait_until(
         self,
-        poll: Callable[[], tuple[T | None, str]],
+        poll: Callable[[], tuple[T | None, JobStatus]],
         call: str,
         *,
         timeout: Timeout,
         progress: bool | None,
         interval: float = _WAIT_INTERVAL,
     ) -> T:
-        """Wait as :func:`aksgpu.waiting.wait_until` does. A timeout error says what keeps the Job from ending."""
+        """Wait as :func:`aksgpu.waiting.wait_until` does.
+
+        The progress shows what keeps a Job from running, and a timeout error says what keeps it from ending.
+        """
+        explanation = StateExplanation(self._explain)
+        last = ""
+
+        def poll_and_explain() -> tuple[T | None, str]:
+            nonlocal last
+            result, status = poll()
+            last = str(status)
+            return result, "" if result is not None else explanation.describe(status)
+
         try:
             return wait_until(
-                poll,
+                poll_and_explain,
                 f"job {self.name}",
                 timeout=timeout,
                 interval=interval,
@@ -244,8 +257,12 @@ class Job:
                 on_interrupt=f"The Job continues; {call} waits again.",
             )
         except WaitTimeout as late:
-            error = self._timeout_error(late)
+            error = self._timeout_error(late, last)
             raise error from error.__cause__
+
+    def _explain(self) -> Diagnosis:
+        """Explain the Job's state as :meth:`why` does, without the use of its GPUs, which needs more requests."""
+        return job_diagnosis.job(self.cluster, self.name, namespace=self.namespace)
 
     def result(self, timeout: Timeout = None, *, raw: bool = False, progress: bool | None = None) -> Any:
         """Wait for the function of :meth:`Executor.submit`, and return its value.
@@ -406,16 +423,16 @@ class Job:
         failures = FailureRecord(self.cluster)
         pulls = PullRecord()
 
-        def poll() -> tuple[Record | None, str]:
+        def poll() -> tuple[Record | None, JobStatus]:
             job, pods = self._read_executor_job()
             status = self._final_status(job, pods)
             if status is not None:
-                return self._ended_outcome(job, pods, status, failures), ""
+                return self._ended_outcome(job, pods, status, failures), status
             with deadline(_DIAGNOSIS_TIMEOUT):
                 failures.observe(pods)
             status = JobStatus.from_objects(job, pods)
             self._refuse_unpullable(status, pods, pulls)
-            return None, str(status)
+            return None, status
 
         return self._wait_until(poll, "job.result()", timeout=timeout, progress=progress, interval=_RESULT_INTERVAL)
 
@@ -451,16 +468,23 @@ class Job:
             if job_outcome.is_executor_job(job):
                 job_outcome.read_outcome(self.cluster, job, job_pods(self.cluster.kube, job))
 
-    def _timeout_error(self, late: WaitTimeout) -> WaitTimeout:
-        """Return the error of a wait that ran out of time, with what keeps the Job from ending."""
+    def _timeout_error(self, late: WaitTimeout, state: str) -> WaitTimeout:
+        """Return the error of a wait that ran out of time, with what keeps the Job from ending.
+
+        Args:
+            late: the error of the wait. Its last state may be the verdict already.
+            state: the Job's last status.
+        """
         try:
             with deadline(_DIAGNOSIS_TIMEOUT):
                 diagnosis = self.why()
         except KubernetesError as failed:
             diagnosis = Diagnosis(f"The reason why it has not ended could not be determined: {failed.message}")
+        is_known = diagnosis.verdict == late.state
+        message = late.message if is_known else f"{late.message}\n{diagnosis.verdict}"
         error = WaitTimeout(
-            _with_unknown(f"{late.message}\n{diagnosis.verdict}", diagnosis),
-            state=late.state,
+            _with_unknown(message, diagnosis),
+            state=state,
             timeout=late.timeout,
             hint=f"{diagnosis.fix} The Job continues: job.wait() waits again.".strip(),
         )
@@ -706,7 +730,7 @@ class Job:
         Of a Job that runs, it also says whether its GPU was not used for ten minutes, and whether the program trains on
         the CPU although the Job has a GPU.
         """
-        diagnosis = job_diagnosis.job(self.cluster, self.name, namespace=self.namespace)
+        diagnosis = self._explain()
         try:
             with deadline(_DIAGNOSIS_TIMEOUT):
                 job, pods = self._read_running()

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aksgpu.errors import AksGpuError
+from aksgpu.jobs.executor_manifest import is_own_variable
+from aksgpu.jobs.job_outcome import is_executor_job
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.jobs.secret_texts import SECRET_NAME, hide_in_text, hide_secrets
 from aksgpu.kube import node_facts, pod_facts
@@ -42,16 +44,21 @@ def read_facts(aks: HasKube, job: Object, pods: Sequence[Object]) -> dict[str, A
         JSON values:
 
         - ``job``, ``namespace``, ``uid``, ``cluster``: names.
-        - ``created``, ``started``, ``ended``: RFC 3339 in UTC. ``started`` is when the first container started.
-        - ``seconds``: from ``started`` to ``ended``; until now for a Job that has not ended.
+        - ``created``, ``started``, ``ended``: RFC 3339 in UTC. ``started`` is when the first container started, and
+          ``ended`` when the last one ended.
+        - ``seconds``: from ``started`` to ``ended``; until now for a Job that has not ended. It is exact to one second,
+          because Kubernetes records whole seconds: a run of 0.9 s has 0 or 1.
         - ``phase``, ``reason``, ``message``: as in :class:`aksgpu.jobs.JobStatus`.
         - ``image``, ``command``, ``args``: of the first container. Values of options and variables that are named like
-          a secret are replaced by ``***``.
-        - ``env``: its variables. Values from Secrets, and of variables named like a secret, are not saved.
+          a secret are replaced by ``***``. ``command`` and ``args`` of an Executor's Job are empty: they are those of
+          its runner.
+        - ``env``: its variables; of an Executor's Job, those of ``Executor(env=)``. Values from Secrets, and of
+          variables named like a secret, are not saved.
         - ``annotations``: ``function``, ``parameters`` and ``packages`` of a Job that runs a function or a script.
         - ``gpus``: GPUs of one pod. ``pods``: number of pods.
         - ``nodes``: names; ``vm_size``, ``gpu_model``, ``spot``: of the first node.
-        - ``usd``: the nodes' prices for the time of the pods, by their share of the nodes' GPUs.
+        - ``usd``: the nodes' prices for the time of the pods, by their share of the nodes' GPUs. The time is that of
+          ``spans``, exact to one second.
         - ``usd_per_hour``: what one pod, the newest, costs in an hour: the node's price, by the share of its GPUs.
         - ``spans``: when each pod ran: ``pod``, ``started``, ``ended`` (None while it runs), and ``usd_per_hour``.
           None if a price is not known.
@@ -69,19 +76,27 @@ def read_facts(aks: HasKube, job: Object, pods: Sequence[Object]) -> dict[str, A
         "created": job["metadata"]["creationTimestamp"],
         "started": _text(started),
         "ended": _text(ended),
-        "seconds": None if started is None else ((ended or datetime.now(UTC)) - started).total_seconds(),
+        "seconds": None if started is None else _seconds(started, ended),
         "phase": _ENDINGS.get(status.reason, status.phase),
         "reason": status.reason,
         "message": status.message,
         "image": container["image"],
-        **_command_line(container),
-        "env": _environment(container),
+        **_program(job, container),
         "annotations": _annotations(job),
         "gpus": sum(pod_facts.gpus(job["spec"]["template"]["spec"]).values()),
         "pods": len(pods),
     }
     facts.update(_node_facts(aks, pods))
     return facts
+
+
+def _program(job: Object, container: Object) -> dict[str, Any]:
+    """Return the facts about the program. The annotations of an Executor's Job name its function or script."""
+    env = _environment(container)
+    if is_executor_job(job):
+        users = {name: value for name, value in env.items() if not is_own_variable(name, value)}
+        return {"command": [], "args": [], "env": users}
+    return {**_command_line(container), "env": env}
 
 
 def _command_line(container: Object) -> dict[str, list[str]]:
@@ -173,8 +188,8 @@ def _costs(pods: Sequence[Object], per_hour: Mapping[str, float]) -> dict[str, A
         price = per_hour.get(pod["metadata"]["name"])
         span = {"pod": pod["metadata"]["name"], "started": _text(started), "ended": _text(ended)}
         spans.append({**span, "usd_per_hour": price})
-        seconds = ((ended or datetime.now(UTC)) - started).total_seconds()
-        total = None if price is None or total is None else total + price * seconds / 3600
+        hours = _seconds(started, ended) / 3600
+        total = None if price is None or total is None else total + price * hours
     price_now = spans[-1]["usd_per_hour"] if spans else None
     return {"usd": total, "usd_per_hour": price_now, "spans": None if total is None else spans}
 
@@ -200,8 +215,11 @@ def _container_times(pod: Object) -> tuple[datetime, datetime | None] | None:
 
 
 def _ended_at(job: Object, status: JobStatus, times: Sequence[tuple[datetime, datetime | None]]) -> datetime | None:
-    """Return when a Job's last container ended, or else when the Job did; None if the Job has not ended."""
-    if not status.ended:
+    """Return when a Job's last container ended, or else when the Job did; None if the Job has not ended.
+
+    A Job whose pods have ended has ended, also before the Job controller has recorded it.
+    """
+    if not status.ended and status.reason not in _ENDINGS:
         return None
     ends = [end for _, end in times if end is not None]
     if ends:
@@ -210,6 +228,15 @@ def _ended_at(job: Object, status: JobStatus, times: Sequence[tuple[datetime, da
         if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
             return _time(condition["lastTransitionTime"])
     return None
+
+
+def _seconds(started: datetime, ended: datetime | None) -> float:
+    """Return the whole seconds from a start to an end, or until now if the end is None.
+
+    The times of Kubernetes are whole seconds, so the present one is cut too.
+    """
+    end = ended or datetime.now(UTC).replace(microsecond=0)
+    return max((end - started).total_seconds(), 0.0)
 
 
 def _time(text: str) -> datetime:

@@ -26,6 +26,7 @@ from aksgpu.jobs.job_launch import launch
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.jobs.session_connection import Message, SessionConnection
 from aksgpu.jobs.session_output import SessionOutput
+from aksgpu.jobs.state_explanation import StateExplanation
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.logs.job_logs import job_pods
@@ -66,11 +67,13 @@ class Session:
     Attributes:
         job: the Job of its pod.
         idle: seconds without a call after which it ends.
+        gpus: GPUs of its pod. It keeps them until it ends.
     """
 
-    def __init__(self, job: Job, idle: float, root: Path | None) -> None:
+    def __init__(self, job: Job, idle: float, gpus: int, root: Path | None) -> None:
         self.job = job
         self.idle = idle
+        self.gpus = gpus
         self._root = root
         self._connection: SessionConnection | None = None
         self._instance = ""
@@ -219,9 +222,10 @@ class Session:
             return self._connection
         self._drop()
         waiting: list[SessionConnection] = []
+        explanation = StateExplanation(self.job._explain)
         try:
             connection, hello = wait_until(
-                lambda: self._poll(waiting),
+                lambda: self._poll(waiting, explanation),
                 f"session {self.job.name}",
                 timeout=None,
                 interval=_POLL_SECONDS,
@@ -252,11 +256,14 @@ class Session:
         self._connection = connection
         connection.keep_open()
 
-    def _poll(self, waiting: list[SessionConnection]) -> tuple[tuple[SessionConnection, dict[str, Any]] | None, str]:
+    def _poll(
+        self, waiting: list[SessionConnection], explanation: StateExplanation
+    ) -> tuple[tuple[SessionConnection, dict[str, Any]] | None, str]:
         """Try to connect, and return the connection and the greeting; None and the pod's state until then.
 
         Args:
             waiting: the connection that has not greeted yet, if there is one.
+            explanation: says why no pod runs.
         """
         if waiting and waiting[0].is_broken:
             waiting.clear()
@@ -264,7 +271,7 @@ class Session:
             job, pods = self._read()
             pod = next((pod for pod in reversed(pods) if _runs(pod)), None)
             if pod is None:
-                return None, str(JobStatus.from_objects(job, pods))
+                return None, explanation.describe(JobStatus.from_objects(job, pods))
             connection = self._start_program(pod)
             if connection is None:
                 return None, "its container starts"
@@ -445,7 +452,7 @@ def open_session(aks: HasKube, options: ExecutorOptions, idle: Timeout) -> Sessi
     if options.name and job.done():
         job.delete()
         job = launch(aks, payload, complete, what="session")
-    return Session(job, seconds, options.root)
+    return Session(job, seconds, options.gpus, options.root)
 
 
 def check_idle(value: object) -> float:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from aksgpu import curves, notebook
 from aksgpu.errors import AksGpuError, Forbidden, NotFound, Unauthorized, Unreachable
+from aksgpu.jobs.state_explanation import StateExplanation
 from aksgpu.jobs.watchers import watchers
 from aksgpu.views import logtext, markup
 from aksgpu.views.observation import Observation
@@ -38,12 +39,6 @@ _FINAL_READ = 60.0
 """Seconds for which reading the log of a Job that has ended is retried."""
 _CLOSE_TIMEOUT = 2.0
 """Seconds for which closing a view waits for a running poll."""
-_EXPLAINED = ("Pending", "Suspended", "Failed")
-"""Phases for which the view shows the verdict of ``job.why()``."""
-_EXPLAIN_AFTER = 3.0
-"""Seconds for which a Job may wait before its view explains why."""
-_EXPLAIN_EVERY = 15.0
-"""Seconds between two explanations."""
 _COPY_EVERY = timedelta(seconds=10)
 """How often the static copy is updated while a Job runs."""
 _MAX_INTERVAL_FACTOR = 10
@@ -97,8 +92,7 @@ class JobView:
         self._display: TwinDisplay | None = None
         self._copied: tuple[str, bool, bool] | None = None
         self._copied_at: datetime | None = None
-        self._waits_since = 0.0
-        self._explained_at = -math.inf
+        self._explanation = StateExplanation(job.why)
 
     def __repr__(self) -> str:
         return f"<live view of Job {self._job.name} in {self._job.namespace}>"
@@ -252,8 +246,6 @@ class JobView:
         detail = ": ".join(part for part in (status.reason, status.message) if part)
         if status.phase != self._seen.phase:
             self._seen = replace(self._seen, verdict="", fix="")
-            self._waits_since = time.monotonic()
-            self._explained_at = -math.inf
         self._seen = replace(
             self._seen, phase=status.phase, detail=detail, ended=status.ended, observed_at=datetime.now(UTC), problem=""
         )
@@ -326,19 +318,11 @@ class JobView:
         )
 
     def _read_verdict(self) -> None:
-        """Ask what keeps the Job from running, or why it failed, from time to time."""
-        now = time.monotonic()
-        if self._seen.phase not in _EXPLAINED or now - self._explained_at < _EXPLAIN_EVERY:
-            return
-        if not self._seen.ended and now - self._waits_since < _EXPLAIN_AFTER:
-            return
-        self._explained_at = now
-        try:
-            with deadline(_REQUEST_TIMEOUT):
-                found = self._job.why()
-        except AksGpuError:
-            return  # the state was read; only its explanation is missing
-        self._seen = replace(self._seen, verdict=found.verdict, fix=found.fix)
+        """Show what keeps the Job from running, or why it failed. Most polls do not ask for it."""
+        found = self._explanation.read(self._seen.phase)
+        verdict = "" if found is None else found.verdict
+        fix = "" if found is None else found.fix
+        self._seen = replace(self._seen, verdict=verdict, fix=fix)
 
     def _show(self) -> None:
         """Update the widget, and less often the static copy."""

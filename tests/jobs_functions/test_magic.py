@@ -183,6 +183,11 @@ def test_the_default_number_of_gpus_is_the_same_session(aks: Cluster, tmp_path: 
         try:
             other.text("%%gpu --gpus 1\nkept = 5")
             assert other.text("%%gpu\nprint(kept)").endswith("5\n")
+            note = other.text("%%gpu --gpus 0\n1")
+            assert note.startswith("another session stays open and keeps its GPU: ")
+            assert "%gpu stop ends all sessions and frees their GPUs" in note
+            note = other.text("%%gpu --gpus 0 --env OTHER=1\n1").splitlines()[1]
+            assert "keeps" not in note
         finally:
             other.run("%gpu stop")
 
@@ -239,13 +244,14 @@ def test_a_cell_that_ends_the_process_says_why(notebook: Notebook) -> None:
         ("lock = __import__('threading').Lock()\n%gpu status x", "unrecognized arguments: x"),
         ("%%gpu --gpus many\n1", "invalid int value: 'many'"),
         ("%%gpu --cpus 1\n1", "unrecognized arguments: --cpus 1"),
-        ("%%gpu --idle soon\n1", "`idle` must be"),
-        ("%%gpu --gpus -1\n1", "`gpus` must be an integer"),
+        ("%%gpu --idle soon\n1", "UsageError: --idle must be a time above 0"),
+        ("%%gpu --idle 5x\n1", "such as 90s, 10m or 2h, got 5x"),
+        ("%%gpu --gpus -1\n1", "UsageError: `gpus` must be an integer"),
         ("%%gpu --env MODE\n1", "--env must be NAME=VALUE"),
         ("%gpu use nothing", "got nothing"),
         ("%gpu use", "%gpu use needs the name of a variable"),
         ("%gpu go", "invalid choice: 'go'"),
-        ("%gpu --idle 0", "`idle` must be"),
+        ("%gpu --idle 0", "UsageError: --idle must be a time above 0"),
         ('%gpu "', "No closing quotation"),
     ],
 )
@@ -253,6 +259,15 @@ def test_wrong_words_are_refused(notebook: Notebook, code: str, message: str) ->
     error = notebook.run(code)
     text = str(error["error"] or "") + error["stderr"]
     assert message in text
+
+
+def test_a_wrong_option_is_one_line_and_nothing_else(notebook: Notebook) -> None:
+    notebook.text("%%gpu --gpus 0\n1")
+    for wrong in ("--idle 5x", "--gpus -1"):
+        found = notebook.run(f"%%gpu {wrong} --env OTHER=1\n1")
+        assert (found["error"], found["stdout"]) == (None, "")
+        assert found["stderr"].startswith("UsageError: ")
+        assert len(found["stderr"].splitlines()) == 1
 
 
 def test_help_is_printed(notebook: Notebook) -> None:

@@ -23,7 +23,7 @@ from support.tcp_relay import relayed
 
 from aksgpu import cluster, errors, jobs
 from aksgpu.cluster import Cluster
-from aksgpu.jobs import session_connection
+from aksgpu.jobs import session_connection, state_explanation
 from aksgpu.jobs.session import Session
 from aksgpu.payload.session_packing import pack_cell
 
@@ -301,6 +301,31 @@ def test_a_deleted_session_says_so(cpu: jobs.Executor) -> None:
     with pytest.raises(errors.SessionEnded, match="was deleted"):
         session(len, "abc")
     session.close()
+
+
+def test_a_session_that_waits_for_gpus_shows_why(
+    aks: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(state_explanation, "_AFTER", 0.0)
+    monkeypatch.setattr(state_explanation, "_EVERY", 0.5)
+    monkeypatch.setenv("AKSGPU_PROGRESS", "1")
+    opened = jobs.Executor(aks, gpus=2, root=HERE).session()
+    shown = ""
+
+    def shows_why() -> bool:
+        nonlocal shown
+        shown += capsys.readouterr().err
+        return "no node has 2 nvidia.com/gpu; the largest has 1" in shown
+
+    with ThreadPoolExecutor() as pool:
+        connecting = pool.submit(opened.connect)
+        try:
+            wait_for(shows_why)
+        finally:
+            opened.job.delete()
+        with pytest.raises(errors.SessionEnded):
+            connecting.result()
+    opened.close()
 
 
 def test_a_named_session_is_found_again(aks: Cluster) -> None:
