@@ -220,16 +220,21 @@ def test_a_function_is_saved_with_its_result(aks: Cluster) -> None:
 def test_a_program_that_ends_at_once_saves_its_run(aks: Cluster, names: list[str], tmp_path: Path) -> None:
     """The save is the first to load pandas, while Python exits."""
     program = (
-        "import sys\n"
+        "import sys, threading\n"
         "from aksgpu import cluster, jobs\n"
+        "save = jobs.Job.save\n"
+        "def save_late(job):\n"
+        "    threading.main_thread().join()\n"
+        "    print('pandas' in sys.modules)\n"
+        "    return save(job)\n"
+        "jobs.Job.save = save_late\n"
         f"aks = cluster.from_kubeconfig({str(cluster.kubeconfig(aks))!r})\n"
         f"job = jobs.submit(aks, image={BUSYBOX!r}, command=['echo', 'loss=0.5'], name={names[0]!r}, gpus=0)\n"
         "job.wait(timeout=120)\n"
-        "sys.exit('pandas' in sys.modules)\n"
     )
     environment = {**os.environ, "AKSGPU_HISTORY": str(tmp_path / "history")}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False, timeout=150
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")
     assert runs.get(names[0]).metrics()["loss"].tolist() == [0.5]
