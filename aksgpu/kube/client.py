@@ -20,7 +20,7 @@ from aksgpu.kube.backoff import Backoff
 from aksgpu.kube.exec_stream import PROTOCOLS, ExecStream
 from aksgpu.kube.list_pages import ListPages
 from aksgpu.kube.port_forward import PortForward
-from aksgpu.kube.responses import checked_object, decoded
+from aksgpu.kube.response_checks import checked_object, decoded
 from aksgpu.kube.transport import Stream, Transport
 from aksgpu.kube.watch import Watch
 from aksgpu.kube.websockets import ChannelSocket

@@ -17,7 +17,7 @@ from typing import Self
 from aksgpu.common.kubernetes_objects import Object
 from aksgpu.kube import retry_policy
 from aksgpu.kube.decoding import decode
-from aksgpu.kube.responses import checked_list, decoded
+from aksgpu.kube.response_checks import checked_list, decoded
 from aksgpu.kube.transport import Stream
 
 __all__ = ["ListPages", "early_token"]
