@@ -97,6 +97,7 @@ def _value(text: str, name: re.Match[str]) -> re.Match[str] | None:
     found = _VALUE.match(text, name.end()) or _KEY_VALUE.match(text, name.end())
     if found is None and name[0].startswith("-"):
         found = _OPTION_VALUE.match(text, name.end())
-    if found is None and text[: name.start()][-1:] in _BEFORE_HEADER:
+    before = text[max(name.start() - 1, 0) : name.start()]
+    if found is None and before in _BEFORE_HEADER:
         found = _HEADER_VALUE.match(text, name.end())
     return found

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aksgpu.errors import KubernetesError, Unreachable
+from aksgpu.kube.locked_socket import LockedSocket
 from aksgpu.kube.status_errors import UNREACHABLE_HINT, from_response
 
 __all__ = ["ChannelSocket", "connect"]
@@ -29,6 +30,8 @@ class ChannelSocket:
     """
 
     def __init__(self, connection: Any, where: str) -> None:
+        if isinstance(connection.sock, ssl.SSLSocket):
+            connection.sock = LockedSocket(connection.sock)
         self._connection = connection
         self._where = where
         self.protocol = str(connection.subprotocol or "")

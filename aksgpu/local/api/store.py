@@ -233,7 +233,7 @@ class Store:
         self.derived: dict[str, Any] = {}
         """Cache for results that other modules compute. It is cleared when the objects are read again."""
         self.durable_revision = 0
-        """The version of the last write that is on disk and has been sent to watchers."""
+        """The version of the last write that is on disk and in the queues of the watchers."""
         self._objects: dict[str, dict[Key, Entry]] = defaultdict(dict)
         self._sorted: dict[str, list[Key]] = {}
         self._watch_caches: dict[str, _WatchCache] = {}

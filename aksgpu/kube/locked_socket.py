@@ -1,0 +1,89 @@
+"""A TLS socket that one thread reads while another writes.
+
+OpenSSL allows only one call at a time on a connection. If a thread reads and finds nothing while another thread's write
+ends, the read may report the end of the connection.
+"""
+
+from __future__ import annotations
+
+import errno
+import selectors
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+__all__ = ["LockedSocket"]
+
+T = TypeVar("T")
+
+
+class LockedSocket:
+    """Reads and writes in turns, and waits without keeping the other thread from its turn.
+
+    All other attributes are those of the socket.
+
+    Args:
+        connection: the socket.
+    """
+
+    def __init__(self, connection: ssl.SSLSocket) -> None:
+        self._socket = connection
+        self._timeout = connection.gettimeout()
+        self._turn = threading.Lock()
+        connection.setblocking(False)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def gettimeout(self) -> float | None:
+        """Return how long a call may wait, in seconds; None means no limit."""
+        return self._timeout
+
+    def settimeout(self, timeout: float | None) -> None:
+        """Set how long a call may wait, in seconds; None means no limit."""
+        self._timeout = timeout
+
+    def recv(self, size: int) -> bytes:
+        """Return received bytes; none at the end of the connection.
+
+        Raises:
+            TimeoutError: nothing came in time.
+            OSError: the connection is broken.
+        """
+        return self._call(lambda: self._socket.recv(size))
+
+    def send(self, data: bytes) -> int:
+        """Send some of the bytes, and return how many.
+
+        Raises:
+            TimeoutError: nothing could be sent in time.
+            OSError: the connection is broken.
+        """
+        return self._call(lambda: self._socket.send(data))
+
+    def _call(self, operation: Callable[[], T]) -> T:
+        timeout = self._timeout
+        end = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self._turn:
+                try:
+                    return operation()
+                except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as waiting:
+                    if timeout == 0:
+                        raise
+                    is_write = isinstance(waiting, ssl.SSLWantWriteError)
+            self._wait(selectors.EVENT_WRITE if is_write else selectors.EVENT_READ, end)
+
+    def _wait(self, event: int, end: float | None) -> None:
+        """Wait until the socket is ready; raises TimeoutError after the time ``end``."""
+        remaining = None if end is None else max(end - time.monotonic(), 0)
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._socket, event)
+                ready = selector.select(remaining)
+        except ValueError as closed:
+            raise OSError(errno.EBADF, "the socket was closed") from closed
+        if not ready:
+            raise TimeoutError("timed out")
