@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -243,8 +244,9 @@ def test_a_list_that_fails_gives_up_the_next_page(serve: Any) -> None:
         begun.set()
         assert failed.wait(WAIT)
         request.chunk(b"{},")
-        if request.rfile.read(1) == b"":  # the client closed its connection
-            closed.set()
+        with contextlib.suppress(ConnectionError):  # the client had not read everything
+            assert request.rfile.read(1) == b""
+        closed.set()
         request.close_connection = True
 
     def fail(pod: dict[str, Any]) -> None:

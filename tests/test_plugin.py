@@ -149,7 +149,7 @@ def test_a_pod_that_does_not_run_is_not_ok_although_the_node_advertises_gpus(cle
     try:
         row = plugin.status(clean).iloc[0]
         assert row["ok"] is np.False_
-        assert row["state"] == "ImagePullBackOff"
+        assert row["state"] in ("ErrImagePull", "ImagePullBackOff")
         assert "registry.invalid" in row["problem"]
         assert "the GPUs that the node advertises (1) are not served by it" in row["problem"]
     finally:
