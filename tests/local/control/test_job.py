@@ -53,7 +53,7 @@ async def test_runs_one_pod_to_completion(driver: ClusterDriver, controllers: Co
         status = (await driver.objects.get("jobs", "mnist", "default")).get("status") or {}
         return status if status.get("active") else None
 
-    status = await driver.eventually(started)
+    status = dict(await driver.eventually(started))  # the store keeps the same object
     start = status.pop("startTime")
     assert status == {"active": 1, "terminating": 0, "uncountedTerminatedPods": {}, "ready": 0}
     await driver.start_pod(pod)
