@@ -17,6 +17,7 @@ from aksgpu.common import times
 from aksgpu.local import node_annotations
 from aksgpu.local.control.controller_runtime import Tasks, get_condition
 from aksgpu.local.control.event_recorder import EventRecorder
+from aksgpu.local.control.node_lifecycle import LEASE_NAMESPACE
 from aksgpu.local.images import device_plugin
 from aksgpu.local.node import gpus
 from aksgpu.local.node.device_manager import DeviceManager
@@ -33,7 +34,6 @@ LEASE_DURATION_SECONDS = 40
 STATUS_SECONDS = 300.0
 """Time between two writes of a node's status that has not changed."""
 MAX_STATUS_RETRY_SECONDS = 30.0
-_LEASE_NAMESPACE = "kube-node-lease"
 _SHUTDOWN_TAINT = "node.cloudprovider.kubernetes.io/shutdown"
 _CONDITIONS = (
     ("MemoryPressure", "False", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
@@ -178,7 +178,7 @@ class Node:
     async def _renew_lease(self) -> None:
         now = times.now_micro()
         try:
-            await self._objects.patch("leases", self.name, {"spec": {"renewTime": now}}, _LEASE_NAMESPACE)
+            await self._objects.patch("leases", self.name, {"spec": {"renewTime": now}}, LEASE_NAMESPACE)
         except StatusError as error:
             if error.code != 404:
                 raise
@@ -186,14 +186,14 @@ class Node:
             lease = {
                 "apiVersion": "coordination.k8s.io/v1",
                 "kind": "Lease",
-                "metadata": {"name": self.name, "namespace": _LEASE_NAMESPACE, "ownerReferences": [owner]},
+                "metadata": {"name": self.name, "namespace": LEASE_NAMESPACE, "ownerReferences": [owner]},
                 "spec": {
                     "holderIdentity": self.name,
                     "leaseDurationSeconds": LEASE_DURATION_SECONDS,
                     "renewTime": now,
                 },
             }
-            await self._objects.create("leases", lease, _LEASE_NAMESPACE)
+            await self._objects.create("leases", lease, LEASE_NAMESPACE)
 
     async def _post_status_periodically(self, failures: int) -> None:
         """Post the node's status when devices change, and every five minutes.
