@@ -7,7 +7,6 @@ ends, the read may report the end of the connection.
 from __future__ import annotations
 
 import errno
-import selectors
 import ssl
 import threading
 import time
@@ -74,16 +73,17 @@ class LockedSocket:
                     if timeout == 0:
                         raise
                     is_write = isinstance(waiting, ssl.SSLWantWriteError)
-            self._wait(selectors.EVENT_WRITE if is_write else selectors.EVENT_READ, end)
+            self._wait(end, is_write=is_write)
 
-    def _wait(self, event: int, end: float | None) -> None:
+    def _wait(self, end: float | None, *, is_write: bool) -> None:
         """Wait until the socket is ready; raises TimeoutError after the time ``end``."""
+        from urllib3.util import wait_for_read, wait_for_write
+
+        wait = wait_for_write if is_write else wait_for_read
         remaining = None if end is None else max(end - time.monotonic(), 0)
         try:
-            with selectors.DefaultSelector() as selector:
-                selector.register(self._socket, event)
-                ready = selector.select(remaining)
+            is_ready = wait(self._socket, remaining)
         except ValueError as closed:
             raise OSError(errno.EBADF, "the socket was closed") from closed
-        if not ready:
+        if not is_ready:
             raise TimeoutError("timed out")
