@@ -40,12 +40,12 @@ def test_a_state_is_explained_after_some_seconds_and_again_later(clock: Clock) -
         return Diagnosis(f"verdict {len(asked)}")
 
     explanation = StateExplanation(why)
-    said = []
+    descriptions = []
     for clock.now in (100.0, 102.9, 103.0, 117.9, 118.0, 133.0):
-        said.append(explanation.describe(PENDING))
+        descriptions.append(explanation.describe(PENDING))
     assert asked == [103.0, 118.0, 133.0]
     # The second explanation failed.
-    assert said == [str(PENDING), str(PENDING), "verdict 1", "verdict 1", "verdict 1", "verdict 3"]
+    assert descriptions == [str(PENDING), str(PENDING), "verdict 1", "verdict 1", "verdict 1", "verdict 3"]
 
 
 def test_a_job_that_runs_is_not_explained_and_a_failure_at_once(clock: Clock) -> None:

@@ -93,7 +93,7 @@ def hide_in_text(text: str) -> str:
 
 
 def _value(text: str, name: re.Match[str]) -> re.Match[str] | None:
-    """Return the value after a name: group 1 is what separates them, group 2 the value. None if there is no value."""
+    """Return the value after a name, or None. Group 1 of the match separates them, and group 2 is the value."""
     found = _VALUE.match(text, name.end()) or _KEY_VALUE.match(text, name.end())
     if found is None and name[0].startswith("-"):
         found = _OPTION_VALUE.match(text, name.end())

@@ -36,8 +36,6 @@ _YAML = "application/yaml"
 _PROTOBUF = "application/vnd.kubernetes.protobuf"
 _OBJECTS = (_JSON, _YAML, _PROTOBUF)
 _PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
-
-
 _KEY_END = re.compile(rb'"\s*:')
 """The end of a key in JSON."""
 

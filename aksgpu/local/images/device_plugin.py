@@ -2,7 +2,7 @@
 
 It connects to ``/var/lib/kubelet/device-plugins/kubelet.sock`` as plugins of a kubelet do, but does not use gRPC. It
 sends a line of JSON, ``{"resource_name", "devices": [{"id", "health"}], "max_request"}``, first and after each change,
-and keeps the connection open. A container may request at most ``max_request`` devices; null is no limit. The devices
+and keeps the connection open. A container may request at most ``max_request`` devices; null means no limit. The devices
 are lost when the connection closes.
 
 Like the real plugin, it registers again if ``kubelet.sock`` is created again. On a node without GPUs, it ends with an

@@ -176,11 +176,11 @@ def test_a_pod_for_another_scheduler_stays_pending(live_cluster: LiveCluster) ->
 
 
 def test_the_warning_about_the_daemon_set_of_2020(live_cluster: LiveCluster) -> None:
-    said = kubectl(live_cluster, "create", "--dry-run=server", "-f", "-", stdin=DAEMON_SET_OF_2020)
+    output = kubectl(live_cluster, "create", "--dry-run=server", "-f", "-", stdin=DAEMON_SET_OF_2020)
     assert (
         "Warning: spec.template.metadata.annotations[scheduler.alpha.kubernetes.io/critical-pod]: non-functional in "
         'v1.16+; use the "priorityClassName" field instead'
-    ) in said
+    ) in output
 
 
 @pytest.mark.parametrize(
@@ -201,8 +201,8 @@ def test_what_is_missing_says_so(live_cluster: LiveCluster, args: tuple[str, ...
 def test_ephemeral_containers_are_disabled(live_cluster: LiveCluster) -> None:
     kubectl(live_cluster, "run", "debugged", "--image=busybox", "--restart=Never", "--", "sleep", "100")
     kubectl(live_cluster, "wait", "--for=condition=Ready", "pod/debugged", "--timeout=30s")
-    said = kubectl(live_cluster, "debug", "debugged", "--image=busybox", "--", "true", code=1)
-    assert "ephemeral containers are disabled for this cluster" in said
+    output = kubectl(live_cluster, "debug", "debugged", "--image=busybox", "--", "true", code=1)
+    assert "ephemeral containers are disabled for this cluster" in output
     kubectl(live_cluster, "delete", "pod", "debugged")
 
 
