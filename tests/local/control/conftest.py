@@ -182,8 +182,14 @@ def driver(registry: Registry) -> ClusterDriver:
 
 
 @pytest.fixture
-async def controllers(registry: Registry) -> AsyncIterator[ControllerManager]:
-    controllers = ControllerManager(registry, Settings(time_scale=0.001))
+def watched(registry: Registry) -> Objects:
+    """What the controllers use. Modules may replace it."""
+    return registry
+
+
+@pytest.fixture
+async def controllers(watched: Objects) -> AsyncIterator[ControllerManager]:
+    controllers = ControllerManager(watched, Settings(time_scale=0.001))
     await controllers.start()
     yield controllers
     await controllers.stop()

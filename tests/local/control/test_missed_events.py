@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +10,6 @@ from support.interrupted_watches import InterruptedWatches
 from aksgpu.local.api.registry import Registry
 from aksgpu.local.control import ControllerManager
 from aksgpu.local.control.pod_control import reference_to
-from aksgpu.local.settings import Settings
 
 if TYPE_CHECKING:
     from tests.local.control.conftest import ClusterDriver
@@ -20,14 +18,6 @@ if TYPE_CHECKING:
 @pytest.fixture
 def watched(registry: Registry) -> InterruptedWatches:
     return InterruptedWatches(registry)
-
-
-@pytest.fixture
-async def controllers(watched: InterruptedWatches) -> AsyncIterator[ControllerManager]:
-    controllers = ControllerManager(watched, Settings(time_scale=0.001))
-    await controllers.start()
-    yield controllers
-    await controllers.stop()
 
 
 async def wait_until_interrupted(driver: ClusterDriver, watched: InterruptedWatches, resource: str, lists: int) -> None:
