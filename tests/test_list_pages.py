@@ -280,7 +280,7 @@ def test_a_deadline_ends_the_wait_for_the_next_page(serve: Any) -> None:
     begin = time.monotonic()
     with waiting.deadline(1.5), pytest.raises(errors.Unreachable):
         api.list("Pod")
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 20
     wait_for(lambda: not threads())
 
 

@@ -132,7 +132,7 @@ def test_advertised_gpus_are_restored_if_the_plugin_finds_no_gpu(clean: Cluster)
     capacity.advertise(clean, node, gpus=4)
     try:
         with pytest.raises(errors.GpuNotAdvertised, match=r"not a device plugin\. They have been restored") as raised:
-            plugin.install(clean, manifest=idle_plugin(), timeout=3)
+            plugin.install(clean, manifest=idle_plugin(), timeout=8)
         assert "plugin.remove(aks)" in raised.value.hint
         assert capacity.gpus(clean)["allocatable"].tolist() == [4]
     finally:
@@ -283,7 +283,7 @@ def test_a_plugin_that_does_not_start_is_explained(clean: Cluster) -> None:
         plugin.install(clean, manifest=broken, timeout=30)
     container["command"] = ["sh", "-c", "echo Incompatible platform; sleep 600"]
     with pytest.raises(errors.GpuNotAdvertised, match=r"0 GPUs on 0 nodes(.|\n)*Incompatible platform"):
-        plugin.install(clean, manifest=broken, timeout=4)
+        plugin.install(clean, manifest=broken, timeout=10)
     assert "advertises no GPU" in plugin.status(clean).iloc[0]["problem"]
 
 

@@ -103,7 +103,7 @@ def test_slices_of_a_managed_pool(aks: Cluster) -> None:
 def test_without_a_driver_no_gpus_are_allocatable(aks: Cluster) -> None:
     cluster.add_gpu_pool(aks, "bare", gpu_driver="none")
     with pytest.raises(NoGpuDriver):
-        plugin.install(aks, timeout=5)
+        plugin.install(aks, timeout=10)
     assert offered(aks, "bare") == {}
     assert "could not load NVML library" in plugin_log(aks, "bare")
     plugin.remove(aks)
