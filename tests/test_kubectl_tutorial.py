@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import subprocess
-import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support import recorded
@@ -73,7 +73,7 @@ def test_a_node_before_and_after_the_device_plugin(cluster: LiveCluster) -> None
 
 
 @pytest.mark.parametrize("binary", KUBECTLS, ids=map(version_of, KUBECTLS))
-def test_the_tutorial(cluster: LiveCluster, binary: str) -> None:
+def test_the_tutorial(cluster: LiveCluster, binary: str, tmp_path: Path) -> None:
     def run(*args: str, code: int = 0, stdin: str = "") -> str:
         done = cluster.kubectl(binary, *args, stdin=stdin)
         assert done.returncode == code, (args, done.stdout, done.stderr)
@@ -94,16 +94,18 @@ def test_the_tutorial(cluster: LiveCluster, binary: str) -> None:
     if not recorded_one:
         manifest = manifest.replace('"500"', '"50"')
     assert run("apply", "-f", "-", stdin=manifest) == printed(applied)
-    watching = subprocess.Popen(
-        cluster.command(binary, "get", "jobs", JOB, "--watch"), stdout=subprocess.PIPE, text=True, env={"HOME": "/tmp"}
-    )
+    watched = tmp_path / "watched"
+    command = cluster.command(binary, "get", "jobs", JOB, "--watch")
+    with watched.open("w") as output:
+        watching = subprocess.Popen(command, stdout=output, env={"HOME": "/tmp"})
     try:
         waited = f"kubectl wait --for=condition=complete job/{JOB} --timeout=30s"
         assert run("wait", "--for=condition=complete", f"job/{JOB}", "--timeout=60s") == printed(waited)
-        time.sleep(0.2)
+        wait_for(lambda: "Complete" in watched.read_text())
     finally:
         watching.terminate()
-    seen = [line[:3] for line in rows(watching.communicate(timeout=10)[0])]
+        watching.wait()
+    seen = [line[:3] for line in rows(watched.read_text())]
     assert seen[0][:3] == ["NAME", "STATUS", "COMPLETIONS"]
     assert (seen[1][1:], seen[-1][1:]) == (["Running", "0/1"], ["Complete", "1/1"])
 

@@ -62,8 +62,13 @@ async def test_each_gpu_has_one_user(lab: Lab) -> None:
     for name in ("one", "two"):
         await lab.run(name, "sh", "-c", wait, node=GPU_NODE, container=ONE, terminationGracePeriodSeconds=0)
         await lab.phase(name, "Running")
-    await asyncio.sleep(0.1)
-    first, second = [(await lab.logs(name)).split() for name in ("one", "two")]
+
+    async def printed(name: str) -> list[bytes]:
+        log = await lab.logs(name)
+        return log.split() if log.endswith(b"\n") else []
+
+    first = await wait_for_async(lambda: printed("one"))
+    second = await wait_for_async(lambda: printed("two"))
     assert first[0] == first[1] != second[0] == second[1]
     await lab.run("three", "true", node=GPU_NODE, container=ONE)
     pod = await lab.phase("three", "Failed")

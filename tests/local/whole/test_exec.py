@@ -123,9 +123,8 @@ def test_exec_with_a_terminal(live_cluster: LiveCluster, shell: str) -> None:
     until(b"40 100")
     ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
     os.killpg(process.pid, 28)  # SIGWINCH, which a real terminal would send.
-    time.sleep(0.3)
-    os.write(master, b"stty size\n")
-    until(b"30 90")
+    os.write(master, b'until test "$(stty size)" = "30 90"; do sleep 0.05; done; echo re""sized\n')
+    until(b"resized")
     os.write(master, b"exit 7\n")
     until(b"exit code 7")
     assert process.wait(10) == 7
