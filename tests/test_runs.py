@@ -238,3 +238,22 @@ def test_a_program_that_ends_at_once_saves_its_run(aks: Cluster, names: list[str
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "False\n", "")
     assert runs.get(names[0]).metrics()["loss"].tolist() == [0.5]
+
+
+def test_an_error_about_a_log_that_is_gone_names_the_saved_run(aks: Cluster, names: list[str]) -> None:
+    job = train(aks, names[0], 0.4, gpus=0).wait()
+    assert runs.get(job.name).logs()
+    (pod,) = aks.kube.list("Pod", job.namespace, label_selector=f"job-name={job.name}")
+    aks.kube.delete("Pod", pod["metadata"]["name"], job.namespace)
+    for read in (job.logs, job.metrics, lambda: list(job.follow())):
+        with pytest.raises(errors.LogsGone) as raised:
+            read()
+        assert f"runs.get('{job.name}').logs()" in raised.value.hint
+    job.delete()
+    with pytest.raises(errors.NotFound) as deleted:
+        job.logs()
+    assert f"runs.get('{job.name}').logs()" in deleted.value.hint
+    runs.clear()
+    with pytest.raises(errors.NotFound) as unsaved:
+        job.logs()
+    assert "runs.get" not in unsaved.value.hint

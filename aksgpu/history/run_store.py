@@ -215,6 +215,12 @@ def find(uid: str, name: str) -> pd.DataFrame | None:
     return None
 
 
+def has_log(job: str) -> bool:
+    """Return whether the newest saved run of a Job's name has a log."""
+    runs = [run for run in load() if run.facts.get("job") == job]
+    return bool(runs) and (runs[-1].path / "log.txt.gz").exists()
+
+
 def delete(run: StoredRun) -> None:
     """Delete a run from the history. Does nothing if it does not exist."""
     (run.path / "run.json").unlink(missing_ok=True)

@@ -583,7 +583,8 @@ class Job:
         Example:
             >>> print(job.logs(tail_lines=20))  # doctest: +SKIP
         """
-        return read_job(self.cluster, self.name, namespace=self.namespace, tail_lines=tail_lines)
+        with self._saved_run_in_hint():
+            return read_job(self.cluster, self.name, namespace=self.namespace, tail_lines=tail_lines)
 
     def follow(self) -> Iterator[str]:
         """Yield the lines of the Job's log as they are written, from the first line until the Job ends.
@@ -606,8 +607,9 @@ class Job:
             ...     print(line)
         """
         try:
-            for _, line in follow_job(self.cluster, self.name, namespace=self.namespace):
-                yield line.text
+            with self._saved_run_in_hint():
+                for _, line in follow_job(self.cluster, self.name, namespace=self.namespace):
+                    yield line.text
         except KeyboardInterrupt:
             message = (
                 f"following job {self.name} was interrupted. The Job continues; "
@@ -641,8 +643,22 @@ class Job:
         Example:
             >>> job.metrics()[["step", "accuracy"]].tail()  # doctest: +SKIP
         """
-        found = read_attempts(self.cluster, self.name, namespace=self.namespace)
+        with self._saved_run_in_hint():
+            found = read_attempts(self.cluster, self.name, namespace=self.namespace)
         return _metrics_of(found, patterns)
+
+    @contextlib.contextmanager
+    def _saved_run_in_hint(self) -> Iterator[None]:
+        """Let the error about a Job or a log that is gone say how to read the log that this machine has saved."""
+        try:
+            yield
+        except NotFound as error:
+            if history.is_enabled() and history.has_log(self.name):
+                error.hint = (
+                    f"This machine has saved the newest log of a Job with this name: runs.get({self.name!r}).logs() "
+                    "returns it, and runs.get(...).metrics() its metrics (from aksgpu import runs)."
+                )
+            raise
 
     def gpu(self) -> pd.DataFrame:
         """Return samples of the GPUs of the Job's pods.
