@@ -142,7 +142,7 @@ def test_a_failure_has_a_reason_a_log_and_a_hint(aks: Cluster, name: str) -> Non
 def test_a_failure_whose_pod_kubernetes_deletes_keeps_its_reason(aks: Cluster, name: str) -> None:
     text = manifest(
         name,
-        "echo boom; sleep 1; exit 4",
+        "echo boom; sleep 3; exit 4",
         **{"restartPolicy: Never": "restartPolicy: OnFailure", "Limit: 0": "Limit: 2"},
     )
     job = jobs.apply(aks, text)
