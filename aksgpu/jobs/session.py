@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from aksgpu.common.arguments import shown
-from aksgpu.errors import AksGpuError, InvalidInput, KubernetesError, NotFound, SessionEnded, Unreachable
+from aksgpu.errors import AksGpuError, InvalidInput, KubernetesError, NotFound, ResultLost, SessionEnded, Unreachable
 from aksgpu.jobs import job_outcome
 from aksgpu.jobs.executor_manifest import MAIN
 from aksgpu.jobs.executor_options import ExecutorOptions
@@ -293,7 +293,7 @@ class Session:
         kube = self.job.cluster.kube
         job = kube.find("Job", self.job.name, namespace=self.job.namespace)
         if job is None:
-            raise SessionEnded(f"session {self.job.name} was deleted", hint=_ANOTHER)
+            raise self._deleted()
         pods = job_pods(kube, job)
         status = JobStatus.from_objects(job, pods)
         if status.ended or job_outcome.was_cancelled(job) or any(map(pod_facts.ended, pods)):
@@ -305,7 +305,12 @@ class Session:
 
     def _raise_ended(self, job: Object, pods: list[Object], status: JobStatus) -> None:
         """Raise the error of a session whose Job or pod has ended; return if another pod will follow."""
-        record = job_outcome.read_outcome(self.job.cluster, job, pods)
+        try:
+            record = job_outcome.read_outcome(self.job.cluster, job, pods)
+        except ResultLost:
+            if self._is_being_deleted(job):
+                raise self._deleted() from None
+            raise
         if record is None and not status.ended:
             return
         if record is None and status.phase == "Failed":
@@ -315,6 +320,17 @@ class Session:
             raise error
         text = "it has ended" if record is None else str(record.header.get("text") or "it has ended")
         raise SessionEnded(f"session {self.job.name}: {text}", hint=_ANOTHER)
+
+    def _is_being_deleted(self, job: Object) -> bool:
+        """Return whether the Job is being deleted, or has been deleted since it was read."""
+        metadata = job["metadata"]
+        now = self.job.cluster.kube.find("Job", metadata["name"], namespace=metadata["namespace"])
+        if now is None or now["metadata"]["uid"] != metadata["uid"]:
+            return True
+        return "deletionTimestamp" in now["metadata"]
+
+    def _deleted(self) -> SessionEnded:
+        return SessionEnded(f"session {self.job.name} was deleted", hint=_ANOTHER)
 
     def _start_program(self, pod: Object) -> SessionConnection | None:
         """Start the program that joins this process with the session; None if the container is not ready for it."""

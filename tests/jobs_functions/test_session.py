@@ -303,6 +303,24 @@ def test_a_deleted_session_says_so(cpu: jobs.Executor) -> None:
     session.close()
 
 
+def test_a_session_that_is_being_deleted_says_so(cpu: jobs.Executor, aks: Cluster) -> None:
+    session = cpu.session(idle=0.5)
+    job = session.job
+    wait_for(lambda: job.status().phase == "Complete", 60)
+    aks.kube.patch("Job", job.name, {"metadata": {"finalizers": ["example.com/hold"]}})
+    for secret in aks.kube.list("Secret", label_selector=f"aksgpu.dev/executor={job.name}"):
+        aks.kube.delete("Secret", secret["metadata"]["name"])
+    with pytest.raises(errors.ResultLost):
+        session(len, "abc")
+    aks.kube.delete("Job", job.name, propagation_policy="Background")
+    try:
+        with pytest.raises(errors.SessionEnded, match="was deleted"):
+            session(len, "abc")
+    finally:
+        aks.kube.patch("Job", job.name, {"metadata": {"finalizers": None}})
+    session.close()
+
+
 def test_a_session_that_waits_for_gpus_shows_why(
     aks: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
