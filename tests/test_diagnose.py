@@ -371,12 +371,17 @@ def on_node(status: dict[str, Any], **metadata: Any) -> dict[str, Any]:
 
 
 NODE = {"metadata": {"name": "n"}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+DELETION = "2026-11-28T10:00:00Z"
 DELETED = {"deletionTimestamp": "2026-11-28T10:00:30Z", "deletionGracePeriodSeconds": 30}
 KILLED = {"exitCode": 143, "reason": "Error", "finishedAt": "2026-11-28T10:00:05Z"}
 
 
-def container(**state: Any) -> dict[str, Any]:
-    return {"containerStatuses": [{"name": "c", "restartCount": 0, "state": state}]}
+def container(before: dict[str, Any] | None = None, **state: Any) -> dict[str, Any]:
+    """Return the status of a container, and how it ended before its last restart."""
+    entry: dict[str, Any] = {"name": "c", "restartCount": 0, "state": state}
+    if before:
+        entry |= {"restartCount": 1, "lastState": {"terminated": before}}
+    return {"containerStatuses": [entry]}
 
 
 def disrupted(reason: str, **status: Any) -> dict[str, Any]:
@@ -392,6 +397,21 @@ def disrupted(reason: str, **status: Any) -> dict[str, Any]:
         (
             on_node(container(terminated={**KILLED, "finishedAt": "2026-11-28T09:59:00Z"}), **DELETED),
             "The program ended with exit code 143: last words",
+            "orrect the program",
+        ),
+        (
+            on_node(container(terminated={**KILLED, "finishedAt": DELETION}), **DELETED),
+            "The pod is being deleted: its program was",
+            "30 s",
+        ),
+        (
+            on_node(container(terminated={"exitCode": 4, "finishedAt": DELETION}), **DELETED),
+            "The program ended with exit code 4: last words",
+            "orrect the program",
+        ),
+        (
+            on_node(container({"exitCode": 4, "finishedAt": "2026-11-28T09:59:58Z"}, terminated=KILLED), **DELETED),
+            "The program ended with exit code 4, and was started again once: last words",
             "orrect the program",
         ),
         (on_node(disrupted("PreemptionByScheduler"), **DELETED), "deleted: the scheduler gave its place", "capacity"),

@@ -30,6 +30,8 @@ UNPULLABLE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageN
 """Waiting reasons of containers whose image cannot be pulled."""
 STUCK = (*UNPULLABLE, "CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff")
 """Waiting reasons of containers that do not start until somebody changes something."""
+_SIGNALLED = (137, 143)
+"""Exit codes of programs that SIGKILL and SIGTERM end, which the kubelet sends when a pod is deleted."""
 
 _RECORD = "\naksgpu1."
 """Beginning of such a record: see :mod:`aksgpu.payload.records`."""
@@ -101,15 +103,21 @@ def ended(pod: Object) -> bool:
 def last_failure(pod: Object) -> Object | None:
     """Return the ``terminated`` state of a container that failed, now or before a restart; None if none failed.
 
-    The container's name is added as ``container``.
+    The container's name is added as ``container``. A container that ended because its pod was being deleted is returned
+    only if no container failed before that.
     """
+    ended: Object | None = None
     status = pod.get("status") or {}
     for entry in containers(status):
         for when in ("state", "lastState"):
             found: Object | None = (entry.get(when) or {}).get("terminated")
-            if found and found.get("exitCode"):
-                return {**found, "container": entry["name"]}
-    return None
+            if not found or not found.get("exitCode"):
+                continue
+            failure = {**found, "container": entry["name"]}
+            if not ended_by_deletion(pod, failure):
+                return failure
+            ended = ended or failure
+    return ended
 
 
 def disruption(pod: Object) -> Object | None:
@@ -124,6 +132,9 @@ def disruption(pod: Object) -> Object | None:
 def ended_by_deletion(pod: Object, failure: Object) -> bool:
     """Return whether a container ended because its pod was being deleted.
 
+    Times have a resolution of one second. In the second of the deletion, the exit code decides: a Job with the restart
+    policy OnFailure deletes its pod at its last failure, often in the same second.
+
     Args:
         pod: the pod.
         failure: the container's ``terminated`` state.
@@ -133,7 +144,8 @@ def ended_by_deletion(pod: Object, failure: Object) -> bool:
     finished = _moment(failure.get("finishedAt"))
     if deadline is None or finished is None:
         return False
-    return finished >= deadline - timedelta(seconds=float(metadata.get("deletionGracePeriodSeconds") or 0))
+    deleted = deadline - timedelta(seconds=float(metadata.get("deletionGracePeriodSeconds") or 0))
+    return finished > deleted or (finished == deleted and failure.get("exitCode") in _SIGNALLED)
 
 
 def _moment(stamp: Any) -> datetime | None:
