@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from aksgpu.errors import InvalidInput
+from aksgpu.payload.captured import class_body_names
 from aksgpu.payload.modules import is_notebook_open
 
 __all__ = ["Pickled", "pickle_call"]
@@ -145,6 +146,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         if isinstance(obj, functools._lru_cache_wrapper) and self._is_own(obj):
             return functools.lru_cache(**obj.cache_parameters()), (obj.__wrapped__,)
         reduced = super().reducer_override(obj)
+        if isinstance(obj, FunctionType) and reduced is not NotImplemented:
+            _add_names_of_class_bodies(obj, reduced)
         if isinstance(obj, FunctionType | type | BuiltinFunctionType):
             name = _full_name(obj)
             (self.references if reduced is NotImplemented else self.values).add(name)
@@ -162,6 +165,19 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         state = {name: value for name, value in vars(module).items() if name not in _MODULE_FIELDS}
         # The state follows the object, so that it may contain the module itself.
         return ModuleType, (module.__name__, module.__doc__), state
+
+
+def _add_names_of_class_bodies(function: FunctionType, reduced: Any) -> None:
+    """Add the variables of the module that classes inside a function read. cloudpickle finds those of functions only.
+
+    Args:
+        function: the function.
+        reduced: how cloudpickle pickles it by value.
+    """
+    _, attributes = reduced[2]
+    for name in class_body_names(function.__code__):
+        if name in function.__globals__:
+            attributes["__globals__"].setdefault(name, function.__globals__[name])
 
 
 def _full_name(obj: Any) -> str:

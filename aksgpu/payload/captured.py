@@ -13,7 +13,10 @@ from typing import Any
 
 import cloudpickle
 
-__all__ = ["fingerprint", "imported_names", "largest_captured", "reachable_functions"]
+__all__ = ["class_body_names", "fingerprint", "imported_names", "largest_captured", "reachable_functions"]
+
+_CLASS_BODY_LOADS = ("LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+"""Instructions that look for a name in the class first, and then in the module."""
 
 
 def reachable_functions(function: object) -> list[FunctionType]:
@@ -50,6 +53,22 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             yield from _nested(constant)
+
+
+def class_body_names(code: CodeType) -> list[str]:
+    """Return the names that the bodies of classes inside a function read before they assign them.
+
+    Python looks for such a name in the module, by other instructions than those of functions.
+    """
+    found: dict[str, None] = {}
+    for each in _nested(code):
+        assigned: set[str] = set()
+        for instruction in dis.get_instructions(each):
+            if instruction.opname == "STORE_NAME":
+                assigned.add(instruction.argval)
+            elif instruction.opname in _CLASS_BODY_LOADS and instruction.argval not in assigned:
+                found[instruction.argval] = None
+    return list(found)
 
 
 def imported_names(function: object) -> list[str]:

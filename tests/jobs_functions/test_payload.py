@@ -14,11 +14,12 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from aksgpu import errors, jobs
+from aksgpu.payload.captured import class_body_names
 from aksgpu.payload.modules import find_root, project_modules
 from aksgpu.payload.packing import pack_call
 
@@ -150,6 +151,43 @@ def test_each_kind_of_callable_travels(function: Any, mode: str, tmp_path: Path)
     assert run.record is not None, run.output
     assert run.record.header["kind"] == "value", run.output
     assert pickle.loads(run.record.body) == 42
+
+
+LIMIT = 40
+FACTOR = 3
+
+
+def defines_classes() -> int:
+    class Outer:
+        limit = LIMIT
+
+        def method(self) -> int:
+            class Inner:
+                scaled: ClassVar = helper_module.scaled(self.limit)
+
+            return Inner.scaled
+
+    return Outer().method()
+
+
+@pytest.mark.parametrize("mode", ["pickle", "source"])
+def test_variables_that_only_class_bodies_read_travel(mode: str, tmp_path: Path) -> None:
+    run = run_payload(pack(defines_classes, mode=mode), tmp_path)
+    assert run.record is not None, run.output
+    assert run.record.header["kind"] == "value", run.output
+    assert pickle.loads(run.record.body) == 400
+
+
+def test_variables_that_a_class_body_assigns_first_stay_here() -> None:
+    def defines_class() -> int:
+        class Inner:
+            LIMIT = 1
+            twice = LIMIT * 2
+            rate = FACTOR
+
+        return Inner.twice
+
+    assert class_body_names(defines_class.__code__) == ["__name__", "FACTOR"]
 
 
 def in_new_processes(count: int) -> list[int]:
