@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from aksgpu.errors import InvalidInput
-from aksgpu.payload.captured import class_body_names
+from aksgpu.payload.captured import class_body_names, reachable_functions, variables
 from aksgpu.payload.modules import is_notebook_open
 
 __all__ = ["Pickled", "pickle_call"]
@@ -61,7 +61,7 @@ def pickle_call(
             pickler.dump((function, args, dict(kwargs)))
         except Exception as error:
             raise InvalidInput(
-                f"{_guilty(function, args, kwargs)} cannot be pickled: {error}",
+                f"{_guilty(function, args, kwargs, by_value)} cannot be pickled: {error}",
                 hint="Create the object inside the function, or pass what it is made from.",
             ) from error
     return Pickled(
@@ -89,24 +89,21 @@ def _without_machinery(names: set[str]) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if not name.startswith(("builtins.", "cloudpickle."))))
 
 
-def _guilty(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+def _guilty(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], by_value: Mapping[str, ModuleType]
+) -> str:
     """Return which part of a call cannot be pickled."""
     named = [(f"argument {number + 1}", value) for number, value in enumerate(args)]
     named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
     for name, value in named:
         if not _can_pickle(value):
             return name
-    for name, value in _captured(function).items():
-        if not isinstance(value, ModuleType) and not _can_pickle(value):
-            return f"the variable {name!r}, which the function uses,"
+    for each in reachable_functions(function, by_value):
+        for name, value in variables(each):
+            if not isinstance(value, ModuleType | FunctionType | type) and not _can_pickle(value):
+                user = "the function" if each is function else f"the function {each.__qualname__}"
+                return f"the variable {name!r}, which {user} uses,"
     return "the function"
-
-
-def _captured(function: Callable[..., Any]) -> dict[str, Any]:
-    code = getattr(function, "__code__", None)
-    scope = getattr(function, "__globals__", {})
-    names = code.co_names if isinstance(code, CodeType) else ()
-    return {name: scope[name] for name in names if name in scope}
 
 
 def _can_pickle(value: object) -> bool:

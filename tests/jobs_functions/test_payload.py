@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import logging
 import math
 import multiprocessing
 import os
@@ -12,14 +13,17 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
+from logging import info
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, ClassVar
 
 import pytest
 
 from aksgpu import errors, jobs
-from aksgpu.payload.captured import class_body_names
+from aksgpu.payload.captured import class_body_names, imported_names, reachable_functions
 from aksgpu.payload.modules import find_root, project_modules
 from aksgpu.payload.packing import pack_call
 
@@ -231,6 +235,80 @@ def test_the_fingerprint_is_the_same_in_each_kernel() -> None:
         )
         found.add(done.stdout)
     assert len(found) == 1
+
+
+def calls_library() -> str:
+    logging.info("in a function of a library that has a lock")
+    info("the same by its name")
+    return mkdtemp()
+
+
+def test_functions_of_libraries_are_not_part_of_a_call() -> None:
+    modules = project_modules(HERE)
+    assert reachable_functions(calls_library, modules) == [calls_library]
+    assert imported_names(calls_library, modules) == []
+    assert pack(calls_library).fingerprint == pack(calls_library).fingerprint
+
+
+class Rates:
+    """A class with data, a property and a method that a function uses."""
+
+    first = 1
+
+    @property
+    def second(self) -> int:
+        return 2
+
+    def sum(self) -> int:
+        return self.first + self.second
+
+
+def uses_class() -> int:
+    return Rates().sum()
+
+
+def with_default(number: int = 1, *, factor: int = 1) -> int:
+    return number * factor
+
+
+def fingerprints(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str, str]]:
+    """Yield a change's name, and the fingerprints of a call before and after it."""
+    for kind, one, other in (
+        ("partial", functools.partial(add, offset=1), functools.partial(add, offset=2)),
+        ("self", Adder(1).add, Adder(2).add),
+    ):
+        yield kind, pack(one, 1).fingerprint, pack(other, 1).fingerprint
+    for field, value in (("__defaults__", (2,)), ("__kwdefaults__", {"factor": 2})):
+        before = pack(with_default).fingerprint
+        with monkeypatch.context() as patch:
+            patch.setattr(with_default, field, value)
+            yield field, before, pack(with_default).fingerprint
+    for name, member in (("first", 2), ("second", property(lambda self: 3)), ("sum", lambda self: 4)):
+        before = pack(uses_class).fingerprint
+        with monkeypatch.context() as patch:
+            patch.setattr(Rates, name, member)
+            yield name, before, pack(uses_class).fingerprint
+
+
+def test_the_fingerprint_differs_if_the_call_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    same = [name for name, before, after in fingerprints(monkeypatch) if before == after]
+    assert same == []
+
+
+LOCK = threading.Lock()
+
+
+def locks() -> None:
+    with LOCK:
+        pass
+
+
+def test_a_variable_of_a_helper_that_cannot_be_pickled_is_named() -> None:
+    def calls_helper() -> None:
+        locks()
+
+    with pytest.raises(errors.InvalidInput, match="the variable 'LOCK', which the function locks uses, cannot"):
+        pack(calls_helper)
 
 
 # Explain
