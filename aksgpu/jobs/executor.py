@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from aksgpu.common.arguments import shown
@@ -70,6 +70,9 @@ class Executor:
             source if its Python differs.
         name: name of the Job. The same call with the same name returns the Job that exists. None makes a new Job for
             each call.
+        replace: what happens to an existing Job of that name, as for :func:`aksgpu.jobs.apply`. True deletes it first,
+            also if it runs; its directory on the claim ``out`` stays. False returns an old run of the same call without
+            a warning, and None with one.
         namespace: the namespace to run in; None uses the context's namespace.
         service_account: the pod's service account.
         node_selector: labels that the node must have.
@@ -119,6 +122,7 @@ class Executor:
         retries: int = 0,
         mode: str = "auto",
         name: str | None = None,
+        replace: bool | None = None,
         namespace: str | None = None,
         service_account: str | None = None,
         node_selector: Mapping[str, str] | None = None,
@@ -153,6 +157,7 @@ class Executor:
             retries=retries,
             mode=mode,
             name=name,
+            replace=replace,
             namespace=namespace,
             service_account=service_account,
             node_selector=node_selector,
@@ -188,8 +193,8 @@ class Executor:
             Forbidden: you may not create Jobs or Secrets, or a quota does not allow it.
 
         Warns:
-            UserWarning: the call is large; the cluster's nodes may not be listed; or a value that nobody reads is lost
-                with its node.
+            UserWarning: the Job of the executor's ``name`` has ended, and this is the old run; the call is large; the
+                cluster's nodes may not be listed; or a value that nobody reads is lost with its node.
 
         Example:
             >>> job = gpu.submit(train, 1e-3, epochs=5)  # doctest: +SKIP
@@ -309,7 +314,7 @@ class Executor:
             for number, args in enumerate(calls):
                 options = self.options
                 if options.name:
-                    options = replace(options, name=check_name(f"{options.name}-{number}"))
+                    options = dataclasses.replace(options, name=check_name(f"{options.name}-{number}"))
                 started.append(self._submit(options, fn, args, {}, created))
         except BaseException:
             for job in started:

@@ -60,6 +60,7 @@ class ExecutorOptions:
         retries: how often to run again after a failure.
         mode: how functions are sent: ``auto``, ``pickle`` or ``source``.
         name: name of the Job; empty for a new name for each run.
+        replace: True deletes a Job of that name first; False returns an old run without a warning, None with one.
         namespace: namespace to run in; empty for the context's.
         service_account: service account of the pod; empty for the namespace's default.
         node_selector: labels that the node must have.
@@ -92,6 +93,7 @@ class ExecutorOptions:
     retries: int = 0
     mode: str = "auto"
     name: str = ""
+    replace: bool | None = None
     namespace: str = ""
     service_account: str = ""
     node_selector: Mapping[str, str] = field(default_factory=dict)
@@ -127,6 +129,7 @@ class ExecutorOptions:
         retries: int = 0,
         mode: str = "auto",
         name: str | None = None,
+        replace: bool | None = None,
         namespace: str | None = None,
         service_account: str | None = None,
         node_selector: Mapping[str, str] | None = None,
@@ -167,6 +170,7 @@ class ExecutorOptions:
             retries=job_arguments.count("retries", retries),
             mode=_mode(mode, version),
             name="" if name is None else check_name(name),
+            replace=_replace(replace, name),
             namespace="" if namespace is None else job_arguments.namespace(namespace),
             service_account=_object_name("service_account", service_account),
             node_selector=job_arguments.pairs("node_selector", node_selector),
@@ -197,6 +201,17 @@ def check_name(value: object, argument: str = "name") -> str:
         f"{LONGEST_NAME} characters, got {shown(value)}",
         hint=f"For example {argument}={proposal!r}.",
     )
+
+
+def _replace(value: object, name: object) -> bool | None:
+    if value is None:
+        return None
+    if name is None:
+        raise InvalidInput(
+            f"`replace` must be None without `name`, got {shown(value)}: each call is a new Job",
+            hint="For example name='training-1', replace=True.",
+        )
+    return job_arguments.flag("replace", value)
 
 
 def _refuse_several_nodes(nodes: object, processes: object) -> None:
