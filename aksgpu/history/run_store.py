@@ -34,6 +34,7 @@ __all__ = [
     "StoredRun",
     "delete",
     "directory",
+    "exists",
     "find",
     "is_enabled",
     "load",
@@ -213,6 +214,11 @@ def find(uid: str, name: str) -> pd.DataFrame | None:
         if path.name.endswith(f"-{uid[:8]}") and _saved_facts(path).get("uid") == uid:
             return StoredRun(path.name, path, {}).table(name)
     return None
+
+
+def exists(run: StoredRun) -> bool:
+    """Return whether the history has a run."""
+    return run.path.parent == directory() and (run.path / "run.json").exists()
 
 
 def delete(run: StoredRun) -> None:
