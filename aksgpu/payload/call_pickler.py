@@ -145,6 +145,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         reduced = super().reducer_override(obj)
         if isinstance(obj, FunctionType) and reduced is not NotImplemented:
             _add_names_of_class_bodies(obj, reduced)
+        if isinstance(obj, type) and "__slots__" in vars(obj) and reduced is not NotImplemented:
+            _keep_slots(obj, reduced)
         if isinstance(obj, FunctionType | type | BuiltinFunctionType):
             name = _full_name(obj)
             (self.references if reduced is NotImplemented else self.values).add(name)
@@ -175,6 +177,19 @@ def _add_names_of_class_bodies(function: FunctionType, reduced: Any) -> None:
     for name in class_body_names(function.__code__):
         if name in function.__globals__:
             attributes["__globals__"].setdefault(name, function.__globals__[name])
+
+
+def _keep_slots(cls: type, reduced: Any) -> None:
+    """Let a class have its slots in the pod. cloudpickle makes a class without them, whose objects do not fit here.
+
+    Args:
+        cls: the class.
+        reduced: how cloudpickle pickles it by value.
+    """
+    make, arguments = reduced[:2]
+    if make.__name__ == "_make_skeleton_class":  # enumerations are made in another way, and have no slots
+        _, _, _, fields, _, _ = arguments
+        fields["__slots__"] = vars(cls)["__slots__"]
 
 
 def _full_name(obj: Any) -> str:

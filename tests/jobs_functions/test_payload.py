@@ -194,6 +194,31 @@ def test_variables_that_a_class_body_assigns_first_stay_here() -> None:
     assert class_body_names(defines_class.__code__) == ["__name__", "FACTOR"]
 
 
+class Slots:
+    """A class whose objects have slots instead of a dict."""
+
+    __slots__ = ("__private", "__weakref__", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.__private = -number
+
+    def sum(self) -> int:
+        return self.number + self.__private
+
+
+def with_slots(before: Slots) -> tuple[Slots, bool]:
+    return Slots(before.number + 1), hasattr(before, "__dict__")
+
+
+def test_objects_with_slots_come_back(tmp_path: Path) -> None:
+    run = run_payload(pack(with_slots, Slots(1), mode="pickle"), tmp_path)
+    assert run.record is not None, run.output
+    assert run.record.header["kind"] == "value", run.output
+    after, has_dict = pickle.loads(run.record.body)
+    assert (type(after), after.number, after.sum(), has_dict) == (Slots, 2, 0, False)
+
+
 def in_new_processes(count: int) -> list[int]:
     with multiprocessing.get_context("spawn").Pool(count) as pool:
         return pool.map(math.factorial, range(count))
