@@ -7,6 +7,7 @@ import contextlib
 import functools
 import io
 import pickle
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
@@ -45,6 +46,9 @@ def pickle_call(
 ) -> Pickled:
     """Pickle a call for the same minor version of Python.
 
+    The pickle is a tuple of the function, its arguments, its keyword arguments, and the functions and classes of
+    ``__main__`` that it holds, by name.
+
     Args:
         function: the function.
         args: its positional arguments.
@@ -58,7 +62,8 @@ def pickle_call(
     pickler = _Pickler(file, by_value)
     with _REGISTRY_LOCK, _registered(by_value):
         try:
-            pickler.dump((function, args, dict(kwargs)))
+            # The names are collected while what precedes them is pickled.
+            pickler.dump((function, args, dict(kwargs), pickler.main))
         except Exception as error:
             raise InvalidInput(
                 f"{_guilty(function, args, kwargs, by_value)} cannot be pickled: {error}",
@@ -119,6 +124,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
 
     Attributes:
         file_names: the files of the code that was pickled by value.
+        main: functions and classes of ``__main__`` that were pickled by value, by name.
         values: names of what was pickled by value.
         references: names of what was pickled by reference.
     """
@@ -127,6 +133,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._by_value = by_value
         self.file_names: set[str] = set()
+        self.main: dict[str, Any] = {}
         self.values: set[str] = set()
         self.references: set[str] = set()
 
@@ -141,6 +148,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         if isinstance(obj, ModuleType):
             return self._reduce_module(obj)
         if isinstance(obj, functools._lru_cache_wrapper) and self._is_own(obj):
+            self._note_main(obj)
             return functools.lru_cache(**obj.cache_parameters()), (obj.__wrapped__,)
         reduced = super().reducer_override(obj)
         if isinstance(obj, FunctionType) and reduced is not NotImplemented:
@@ -150,7 +158,14 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         if isinstance(obj, FunctionType | type | BuiltinFunctionType):
             name = _full_name(obj)
             (self.references if reduced is NotImplemented else self.values).add(name)
+            self._note_main(obj)
         return reduced
+
+    def _note_main(self, obj: Any) -> None:
+        """Note an object that pickle, in the pod, finds by its name in ``__main__``."""
+        name = str(getattr(obj, "__qualname__", ""))
+        if obj.__module__ == "__main__" and vars(sys.modules["__main__"]).get(name) is obj:
+            self.main[name] = obj
 
     def _is_own(self, obj: Any) -> bool:
         """Return whether an object belongs to ``__main__`` or to a module that is sent by value."""

@@ -52,6 +52,7 @@ RUNNER_FILES = {
     "aksgpu_source.py": "source_loader.py",
     "aksgpu_installer.py": "installer.py",
     "aksgpu_gpu_sampler.py": "gpu_sampler.py",
+    "aksgpu_main.py": "spawned_main.py",
 }
 """Files of the payload, and the files of this package that they are."""
 

@@ -368,6 +368,55 @@ def test_explain_refuses_what_cannot_travel(cpu: jobs.Executor) -> None:
         cpu.explain(print, sys.stdout.buffer)
 
 
+# The main module
+
+
+MAIN_PROGRAM = """
+import concurrent.futures
+import json
+import multiprocessing
+import pickle
+import sys
+from pathlib import Path
+
+sys.path.insert(0, {tests!r})
+
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+
+def double(point):
+    return Point(point.x * 2)
+
+
+def in_processes(method, count):
+    context = multiprocessing.get_context(method)
+    points = [pickle.loads(pickle.dumps(Point(x))) for x in range(count)]
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        return [point.x for point in pool.map(double, points)]
+
+
+if __name__ == "__main__":
+    from jobs_functions.pod_process import pack, run_payload
+
+    run = run_payload(pack(in_processes, {method!r}, 3, mode={mode!r}), Path({folder!r}))
+    body = run.record.body
+    print(json.dumps(pickle.loads(body) if run.record.header["kind"] == "value" else json.loads(body)["traceback"]))
+"""
+
+
+@pytest.mark.parametrize("mode", ["pickle", "source"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_pickle_finds_what_the_main_program_defines(mode: str, method: str, tmp_path: Path) -> None:
+    file = tmp_path / "main_program.py"
+    file.write_text(MAIN_PROGRAM.format(tests=str(HERE.parent), method=method, mode=mode, folder=str(tmp_path / "pod")))
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [0, 2, 4]
+
+
 # Notebook cells
 
 
