@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import importlib
 import json
@@ -369,6 +370,19 @@ def test_explain_refuses_what_cannot_travel(cpu: jobs.Executor) -> None:
 
 
 # The main module
+
+
+def parses_arguments() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", type=int, default=3)
+    return int(parser.parse_args().epochs)
+
+
+def test_a_function_that_parses_arguments_gets_none(tmp_path: Path) -> None:
+    run = run_payload(pack(parses_arguments), tmp_path)
+    assert run.record is not None, run.output
+    assert run.record.header["kind"] == "value", run.output
+    assert pickle.loads(run.record.body) == 3
 
 
 MAIN_PROGRAM = """
