@@ -15,7 +15,7 @@ from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput, KubernetesError
 from aksgpu.jobs import job_arguments
 from aksgpu.jobs.call_parameters import parameters, script_parameters
-from aksgpu.jobs.executor_options import ExecutorOptions, check_name
+from aksgpu.jobs.executor_options import INCLUDE_HINT, ExecutorOptions, check_name
 from aksgpu.jobs.explanation import Explanation, explain_payload
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.job_launch import launch
@@ -31,6 +31,8 @@ from aksgpu.payload.script_packing import pack_script, read_script
 from aksgpu.waiting import Timeout, check_timeout
 
 __all__ = ["Executor"]
+
+_ARGUMENTS_HINT = 'For example gpu.script("train.py", "--epochs", 3).'
 
 
 class Executor:
@@ -48,8 +50,8 @@ class Executor:
             ``python:X.Y-slim`` with the version of this Python.
         python: the image's Python: a version such as ``"3.12"`` for the default image, or the path of an interpreter
             in the image. None uses the version of this Python, and the first ``python3`` on the image's PATH.
-        packages: requirements to install before the function runs: a list, the path of a requirements file, or
-            ``"auto"`` for the installed distributions of the modules that the function uses.
+        packages: requirements to install before the function runs: a list, the path of a requirements file or of a
+            ``pyproject.toml``, or ``"auto"`` for the installed distributions of the modules that the function uses.
         env: environment variables by name: strings and numbers.
         secrets: environment variables whose values are kept in a Secret, by name; or the names of existing Secrets,
             whose keys become environment variables.
@@ -235,8 +237,8 @@ class Executor:
             >>> job = gpu.script("train.py", "--epochs", 3, include=["configs/"])  # doctest: +SKIP
             >>> job.result()  # doctest: +SKIP
         """
-        words = job_arguments.texts("args", args) or []
-        further = job_arguments.texts("include", include) or []
+        words = job_arguments.texts("args", args, _ARGUMENTS_HINT) or []
+        further = job_arguments.texts("include", include, INCLUDE_HINT) or []
         found = read_script(script, root=self.options.root)
         payload, left_out = pack_script(found, words, [*self.options.include, *further], packages=self.options.packages)
         if left_out:

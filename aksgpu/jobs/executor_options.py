@@ -19,7 +19,10 @@ from aksgpu.payload.packing import MODES, own_python
 from aksgpu.payload.requirements import NONE, Packages, from_file, from_list
 from aksgpu.waiting import Timeout, check_timeout
 
-__all__ = ["LONGEST_NAME", "ExecutorOptions", "check_name"]
+__all__ = ["INCLUDE_HINT", "LONGEST_NAME", "ExecutorOptions", "check_name"]
+
+INCLUDE_HINT = 'For example include=["configs/", "data.csv"].'
+_PACKAGES_HINT = 'For example packages=["numpy==2.3.1"].'
 
 LONGEST_NAME = 50
 """Characters of a Job's name: it is part of its pods' host names, which have at most 63."""
@@ -181,7 +184,7 @@ class ExecutorOptions:
             priority=_object_name("priority", priority),
             resources=_resources(resources),
             root=_directory("root", root),
-            include=tuple(job_arguments.texts("include", include) or ()),
+            include=tuple(job_arguments.texts("include", include, INCLUDE_HINT) or ()),
             workdir=_absolute("workdir", workdir),
             volumes=_volumes(volumes),
             out=_object_name("out", out),
@@ -281,9 +284,9 @@ def _packages(value: object) -> Packages | None:
             return from_file(path)
         raise InvalidInput(
             f"`packages` must be a list, a requirements file or 'auto', got {shown(str(value))}, which is not a file",
-            hint='For example packages=["numpy==2.3.1"].',
+            hint=_PACKAGES_HINT,
         )
-    return from_list(job_arguments.texts("packages", value) or ())
+    return from_list(job_arguments.texts("packages", value, _PACKAGES_HINT) or ())
 
 
 # Environment
