@@ -660,6 +660,8 @@ def write_outcome(outcome: dict[str, Any], body: bytes) -> None:
 def describe(error: BaseException) -> str:
     """Return an exception in one line."""
     try:
+        if isinstance(error, SyntaxError):  # its text has several lines
+            return f"{type(error).__name__}: {error}"
         return "".join(traceback.format_exception_only(type(error), error)).strip()
     except Exception:
         return type(error).__name__
