@@ -309,6 +309,12 @@ class Executor:
             >>> losses = list(gpu.map(train, [1e-3, 1e-2]))  # doctest: +SKIP
         """
         check_timeout(timeout)
+        for number, each in enumerate(iterables, 1):
+            if not isinstance(each, Iterable):
+                raise InvalidInput(
+                    f"`iterables` must be lists or other iterables, got {shown(each)} as number {number}",
+                    hint="For example gpu.map(train, [1e-3, 1e-2]).",
+                )
         calls = list(zip(*iterables, strict=False))
         started: list[Job] = []
         created: set[str] = set()
@@ -350,10 +356,7 @@ class Executor:
         self, options: ExecutorOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Payload:
         if not callable(fn):
-            raise InvalidInput(
-                f"`fn` must be a function, got {shown(fn)}",
-                hint="Pass the function and its arguments, as in gpu.submit(train, 1e-3).",
-            )
+            raise _no_function(fn)
         _refuse_unfinished_values(fn)
         _refuse_other_arguments(fn, args, kwargs)
         root = options.root or find_root()
@@ -366,6 +369,13 @@ class Executor:
             packages=options.packages,
             include=options.include,
         )
+
+
+def _no_function(value: object) -> InvalidInput:
+    hint = "Pass the function and its arguments, as in gpu.submit(train, 1e-3)."
+    if str(value).endswith(".py"):
+        hint = 'gpu.script("train.py") runs a file.'
+    return InvalidInput(f"`fn` must be a function, got {shown(value)}", hint=hint)
 
 
 def _refuse_unfinished_values(function: object) -> None:

@@ -25,6 +25,8 @@ _NO_FILE_NAME = "<dynamic-code>"
 """What cloudpickle 3.1 writes in place of a code's file name. A traceback needs the name to show source lines."""
 _MODULE_FIELDS = ("__builtins__", "__cached__", "__loader__", "__spec__")
 """Attributes of a module that its import sets, and that other processes cannot use."""
+_CREATE_THERE = "Create the object inside the function, or pass what it is made from."
+"""What helps if an object cannot be pickled."""
 _REGISTRY_LOCK = threading.RLock()
 """cloudpickle has one registry of modules for the whole process."""
 
@@ -65,10 +67,8 @@ def pickle_call(
             # The names are collected while what precedes them is pickled.
             pickler.dump((function, args, dict(kwargs), pickler.main))
         except Exception as error:
-            raise InvalidInput(
-                f"{_guilty(function, args, kwargs, by_value)} cannot be pickled: {error}",
-                hint="Create the object inside the function, or pass what it is made from.",
-            ) from error
+            guilty, advice = _guilty(function, args, kwargs, by_value)
+            raise InvalidInput(f"{guilty} cannot be pickled: {error}", hint=advice) from error
     return Pickled(
         file.getvalue(),
         frozenset(pickler.file_names),
@@ -96,19 +96,35 @@ def _without_machinery(names: set[str]) -> tuple[str, ...]:
 
 def _guilty(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], by_value: Mapping[str, ModuleType]
-) -> str:
-    """Return which part of a call cannot be pickled."""
+) -> tuple[str, str]:
+    """Return which part of a call cannot be pickled, and what to do."""
     named = [(f"argument {number + 1}", value) for number, value in enumerate(args)]
     named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
     for name, value in named:
         if not _can_pickle(value):
-            return name
+            return name, _CREATE_THERE
     for each in reachable_functions(function, by_value):
+        user = "the function" if each is function else f"the function {each.__qualname__}"
         for name, value in variables(each):
-            if not isinstance(value, ModuleType | FunctionType | type) and not _can_pickle(value):
-                user = "the function" if each is function else f"the function {each.__qualname__}"
-                return f"the variable {name!r}, which {user} uses,"
-    return "the function"
+            if isinstance(value, ModuleType):
+                found = _guilty_variable(value) if by_value.get(value.__name__) is value else ""
+                if found:
+                    advice = (
+                        f"Import what you need: from {value.__name__} import NAME. The whole module is not sent then."
+                    )
+                    return f"the variable {found!r} of the module {value.__name__}, which {user} uses,", advice
+            elif not isinstance(value, FunctionType | type) and not _can_pickle(value):
+                return f"the variable {name!r}, which {user} uses,", _CREATE_THERE
+    return "the function", _CREATE_THERE
+
+
+def _guilty_variable(module: ModuleType) -> str:
+    """Return the name of a variable of a module that cannot be pickled; empty if there is none."""
+    for name, value in vars(module).items():
+        is_data = name not in _MODULE_FIELDS and not isinstance(value, ModuleType | FunctionType | type)
+        if is_data and not _can_pickle(value):
+            return name
+    return ""
 
 
 def _can_pickle(value: object) -> bool:

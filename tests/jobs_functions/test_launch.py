@@ -201,6 +201,14 @@ def test_a_wrong_name_gets_one_that_is_valid(aks: Cluster) -> None:
 def test_what_is_no_function_is_refused(cpu: jobs.Executor) -> None:
     with pytest.raises(errors.InvalidInput, match="`fn` must be a function"):
         cpu.submit(5)  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(errors.InvalidInput, match=r"`fn` must be a function, got 'train\.py'") as raised:
+        cpu.submit("train.py")  # type: ignore[arg-type]  # what is tested
+    assert "gpu.script" in raised.value.hint
+
+
+def test_a_map_of_what_is_no_iterable_is_refused(cpu: jobs.Executor) -> None:
+    with pytest.raises(errors.InvalidInput, match=r"`iterables` must be .*, got 5 as number 2"):
+        cpu.map(max, [1], 5)  # type: ignore[arg-type]  # what is tested
 
 
 @pytest.mark.parametrize("what", ["train", "<lambda>", "_private", "1st", "Ünïcode", "a" * 300, "", "Train_Model"])

@@ -329,6 +329,18 @@ def locks() -> None:
         pass
 
 
+def test_a_variable_of_a_module_that_cannot_be_pickled_is_named(project: Path) -> None:
+    first = importlib.import_module("own_package.first")
+    first.LOCK = threading.Lock()
+
+    def uses_module(x: int) -> Any:
+        return first.double(x)
+
+    with pytest.raises(errors.InvalidInput, match=r"variable 'LOCK' of the module own_package\.first") as raised:
+        pack_call(uses_module, (5,), {}, root=project)
+    assert "from own_package.first import" in raised.value.hint
+
+
 def test_a_variable_of_a_helper_that_cannot_be_pickled_is_named() -> None:
     def calls_helper() -> None:
         locks()
