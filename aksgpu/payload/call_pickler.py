@@ -219,8 +219,11 @@ def _keep_slots(cls: type, reduced: Any) -> None:
     """
     make, arguments = reduced[:2]
     if make.__name__ == "_make_skeleton_class":  # enumerations are made in another way, and have no slots
-        _, _, _, fields, _, _ = arguments
-        fields["__slots__"] = vars(cls)["__slots__"]
+        _, _, bases, fields, _, _ = arguments
+        slots = vars(cls)["__slots__"]
+        # NamedTuple sets the slots itself, and an iterator has been used up.
+        if NamedTuple not in bases and isinstance(slots, str | tuple | list | dict):
+            fields["__slots__"] = slots
 
 
 def _full_name(obj: Any) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from logging import info
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
@@ -208,16 +208,24 @@ class Slots:
         return self.number + self.__private
 
 
-def with_slots(before: Slots) -> tuple[Slots, bool]:
-    return Slots(before.number + 1), hasattr(before, "__dict__")
+class Pair(NamedTuple):
+    """A class whose slots its base sets."""
+
+    first: int
+    second: Slots
+
+
+def with_slots(before: Slots) -> tuple[Pair, bool]:
+    return Pair(1, Slots(before.number + 1)), hasattr(before, "__dict__")
 
 
 def test_objects_with_slots_come_back(tmp_path: Path) -> None:
     run = run_payload(pack(with_slots, Slots(1), mode="pickle"), tmp_path)
     assert run.record is not None, run.output
     assert run.record.header["kind"] == "value", run.output
-    after, has_dict = pickle.loads(run.record.body)
-    assert (type(after), after.number, after.sum(), has_dict) == (Slots, 2, 0, False)
+    pair, has_dict = pickle.loads(run.record.body)
+    after = pair.second
+    assert (type(pair), type(after), after.number, after.sum(), has_dict) == (Pair, Slots, 2, 0, False)
 
 
 def in_new_processes(count: int) -> list[int]:
