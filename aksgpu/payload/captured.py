@@ -110,7 +110,7 @@ def class_body_names(code: CodeType) -> list[str]:
     """
     found: dict[str, None] = {}
     for each in _nested(code):
-        assigned: set[str] = set()
+        assigned = {"__annotations__", "__name__"}  # which Python sets
         for instruction in dis.get_instructions(each):
             if instruction.opname == "STORE_NAME":
                 assigned.add(instruction.argval)

@@ -187,12 +187,12 @@ def test_variables_that_a_class_body_assigns_first_stay_here() -> None:
     def defines_class() -> int:
         class Inner:
             LIMIT = 1
-            twice = LIMIT * 2
+            twice: int = LIMIT * 2
             rate = FACTOR
 
         return Inner.twice
 
-    assert class_body_names(defines_class.__code__) == ["__name__", "FACTOR"]
+    assert class_body_names(defines_class.__code__) == ["FACTOR"]
 
 
 class Slots:
