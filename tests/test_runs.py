@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from support.polling import wait_for
 
-from aksgpu import cluster, errors, jobs, runs
+from aksgpu import cluster, errors, history, jobs, runs
 from aksgpu.cluster import Cluster
 from aksgpu.jobs import Job
 
@@ -213,6 +213,23 @@ def test_a_function_is_saved_with_its_result(aks: Cluster) -> None:
         run = runs.get(job.name)
         assert run.facts["phase"] == "Complete"
         assert run.metrics()["loss"].tolist() == [0.25]
+    finally:
+        job.delete()
+
+
+def test_a_run_that_has_ended_is_saved_once(aks: Cluster) -> None:
+    job = jobs.Executor(aks, gpus=0).submit(print, "epoch 1 loss=0.25")
+    try:
+        job.wait("2m")
+        file = history.load()[0].path / "run.json"
+        saved = file.stat().st_mtime_ns
+        job.result("2m")
+        jobs.get(aks, job.name).result("2m")
+        assert len(history.load()) == 1  # waits for saves
+        assert file.stat().st_mtime_ns == saved
+        runs.delete(file.parent.name)
+        job.result("2m")
+        assert runs.get(job.name).metrics()["loss"].tolist() == [0.25]
     finally:
         job.delete()
 

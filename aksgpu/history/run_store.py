@@ -34,6 +34,7 @@ __all__ = [
     "StoredRun",
     "delete",
     "directory",
+    "exists",
     "find",
     "is_enabled",
     "load",
@@ -219,6 +220,11 @@ def has_log(job: str) -> bool:
     """Return whether the newest saved run of a Job's name has a log."""
     runs = [run for run in load() if run.facts.get("job") == job]
     return bool(runs) and (runs[-1].path / "log.txt.gz").exists()
+
+
+def exists(run: StoredRun) -> bool:
+    """Return whether the history has a run."""
+    return run.path.parent == directory() and (run.path / "run.json").exists()
 
 
 def delete(run: StoredRun) -> None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput, KubernetesError
 from aksgpu.jobs import job_arguments
 from aksgpu.jobs.call_parameters import parameters, script_parameters
-from aksgpu.jobs.executor_options import ExecutorOptions, check_name
+from aksgpu.jobs.executor_options import INCLUDE_HINT, ExecutorOptions, check_name
 from aksgpu.jobs.explanation import Explanation, explain_payload
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.job_launch import launch
@@ -31,6 +31,8 @@ from aksgpu.payload.script_packing import pack_script, read_script
 from aksgpu.waiting import Timeout, check_timeout
 
 __all__ = ["Executor"]
+
+_ARGUMENTS_HINT = 'For example gpu.script("train.py", "--epochs", 3).'
 
 
 class Executor:
@@ -48,8 +50,8 @@ class Executor:
             ``python:X.Y-slim`` with the version of this Python.
         python: the image's Python: a version such as ``"3.12"`` for the default image, or the path of an interpreter
             in the image. None uses the version of this Python, and the first ``python3`` on the image's PATH.
-        packages: requirements to install before the function runs: a list, the path of a requirements file, or
-            ``"auto"`` for the installed distributions of the modules that the function uses.
+        packages: requirements to install before the function runs: a list, the path of a requirements file or of a
+            ``pyproject.toml``, or ``"auto"`` for the installed distributions of the modules that the function uses.
         env: environment variables by name: strings and numbers.
         secrets: environment variables whose values are kept in a Secret, by name; or the names of existing Secrets,
             whose keys become environment variables.
@@ -70,6 +72,9 @@ class Executor:
             source if its Python differs.
         name: name of the Job. The same call with the same name returns the Job that exists. None makes a new Job for
             each call.
+        replace: what happens to an existing Job of that name, as for :func:`aksgpu.jobs.apply`. True deletes it first,
+            also if it runs; its directory on the claim ``out`` stays. False returns an old run of the same call without
+            a warning, and None with one.
         namespace: the namespace to run in; None uses the context's namespace.
         service_account: the pod's service account.
         node_selector: labels that the node must have.
@@ -119,6 +124,7 @@ class Executor:
         retries: int = 0,
         mode: str = "auto",
         name: str | None = None,
+        replace: bool | None = None,
         namespace: str | None = None,
         service_account: str | None = None,
         node_selector: Mapping[str, str] | None = None,
@@ -153,6 +159,7 @@ class Executor:
             retries=retries,
             mode=mode,
             name=name,
+            replace=replace,
             namespace=namespace,
             service_account=service_account,
             node_selector=node_selector,
@@ -188,8 +195,8 @@ class Executor:
             Forbidden: you may not create Jobs or Secrets, or a quota does not allow it.
 
         Warns:
-            UserWarning: the call is large; the cluster's nodes may not be listed; or a value that nobody reads is lost
-                with its node.
+            UserWarning: the Job of the executor's ``name`` has ended, and this is the old run; the call is large; the
+                cluster's nodes may not be listed; or a value that nobody reads is lost with its node.
 
         Example:
             >>> job = gpu.submit(train, 1e-3, epochs=5)  # doctest: +SKIP
@@ -230,8 +237,8 @@ class Executor:
             >>> job = gpu.script("train.py", "--epochs", 3, include=["configs/"])  # doctest: +SKIP
             >>> job.result()  # doctest: +SKIP
         """
-        words = job_arguments.texts("args", args) or []
-        further = job_arguments.texts("include", include) or []
+        words = job_arguments.texts("args", args, _ARGUMENTS_HINT) or []
+        further = job_arguments.texts("include", include, INCLUDE_HINT) or []
         found = read_script(script, root=self.options.root)
         payload, left_out = pack_script(found, words, [*self.options.include, *further], packages=self.options.packages)
         if left_out:
@@ -302,6 +309,12 @@ class Executor:
             >>> losses = list(gpu.map(train, [1e-3, 1e-2]))  # doctest: +SKIP
         """
         check_timeout(timeout)
+        for number, each in enumerate(iterables, 1):
+            if not isinstance(each, Iterable):
+                raise InvalidInput(
+                    f"`iterables` must be lists or other iterables, got {shown(each)} as number {number}",
+                    hint="For example gpu.map(train, [1e-3, 1e-2]).",
+                )
         calls = list(zip(*iterables, strict=False))
         started: list[Job] = []
         created: set[str] = set()
@@ -309,7 +322,7 @@ class Executor:
             for number, args in enumerate(calls):
                 options = self.options
                 if options.name:
-                    options = replace(options, name=check_name(f"{options.name}-{number}"))
+                    options = dataclasses.replace(options, name=check_name(f"{options.name}-{number}"))
                 started.append(self._submit(options, fn, args, {}, created))
         except BaseException:
             for job in started:
@@ -343,10 +356,7 @@ class Executor:
         self, options: ExecutorOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Payload:
         if not callable(fn):
-            raise InvalidInput(
-                f"`fn` must be a function, got {shown(fn)}",
-                hint="Pass the function and its arguments, as in gpu.submit(train, 1e-3).",
-            )
+            raise _no_function(fn)
         _refuse_unfinished_values(fn)
         _refuse_other_arguments(fn, args, kwargs)
         root = options.root or find_root()
@@ -359,6 +369,13 @@ class Executor:
             packages=options.packages,
             include=options.include,
         )
+
+
+def _no_function(value: object) -> InvalidInput:
+    hint = "Pass the function and its arguments, as in gpu.submit(train, 1e-3)."
+    if str(value).endswith(".py"):
+        hint = 'gpu.script("train.py") runs a file.'
+    return InvalidInput(f"`fn` must be a function, got {shown(value)}", hint=hint)
 
 
 def _refuse_unfinished_values(function: object) -> None:

@@ -19,7 +19,10 @@ from aksgpu.payload.packing import MODES, own_python
 from aksgpu.payload.requirements import NONE, Packages, from_file, from_list
 from aksgpu.waiting import Timeout, check_timeout
 
-__all__ = ["LONGEST_NAME", "ExecutorOptions", "check_name"]
+__all__ = ["INCLUDE_HINT", "LONGEST_NAME", "ExecutorOptions", "check_name"]
+
+INCLUDE_HINT = 'For example include=["configs/", "data.csv"].'
+_PACKAGES_HINT = 'For example packages=["numpy==2.3.1"].'
 
 LONGEST_NAME = 50
 """Characters of a Job's name: it is part of its pods' host names, which have at most 63."""
@@ -60,6 +63,7 @@ class ExecutorOptions:
         retries: how often to run again after a failure.
         mode: how functions are sent: ``auto``, ``pickle`` or ``source``.
         name: name of the Job; empty for a new name for each run.
+        replace: True deletes a Job of that name first; False returns an old run without a warning, None with one.
         namespace: namespace to run in; empty for the context's.
         service_account: service account of the pod; empty for the namespace's default.
         node_selector: labels that the node must have.
@@ -92,6 +96,7 @@ class ExecutorOptions:
     retries: int = 0
     mode: str = "auto"
     name: str = ""
+    replace: bool | None = None
     namespace: str = ""
     service_account: str = ""
     node_selector: Mapping[str, str] = field(default_factory=dict)
@@ -127,6 +132,7 @@ class ExecutorOptions:
         retries: int = 0,
         mode: str = "auto",
         name: str | None = None,
+        replace: bool | None = None,
         namespace: str | None = None,
         service_account: str | None = None,
         node_selector: Mapping[str, str] | None = None,
@@ -167,6 +173,7 @@ class ExecutorOptions:
             retries=job_arguments.count("retries", retries),
             mode=_mode(mode, version),
             name="" if name is None else check_name(name),
+            replace=_replace(replace, name),
             namespace="" if namespace is None else job_arguments.namespace(namespace),
             service_account=_object_name("service_account", service_account),
             node_selector=job_arguments.pairs("node_selector", node_selector),
@@ -177,7 +184,7 @@ class ExecutorOptions:
             priority=_object_name("priority", priority),
             resources=_resources(resources),
             root=_directory("root", root),
-            include=tuple(job_arguments.texts("include", include) or ()),
+            include=tuple(job_arguments.texts("include", include, INCLUDE_HINT) or ()),
             workdir=_absolute("workdir", workdir),
             volumes=_volumes(volumes),
             out=_object_name("out", out),
@@ -197,6 +204,17 @@ def check_name(value: object, argument: str = "name") -> str:
         f"{LONGEST_NAME} characters, got {shown(value)}",
         hint=f"For example {argument}={proposal!r}.",
     )
+
+
+def _replace(value: object, name: object) -> bool | None:
+    if value is None:
+        return None
+    if name is None:
+        raise InvalidInput(
+            f"`replace` must be None without `name`, got {shown(value)}: each call is a new Job",
+            hint="For example name='training-1', replace=True.",
+        )
+    return job_arguments.flag("replace", value)
 
 
 def _refuse_several_nodes(nodes: object, processes: object) -> None:
@@ -266,9 +284,9 @@ def _packages(value: object) -> Packages | None:
             return from_file(path)
         raise InvalidInput(
             f"`packages` must be a list, a requirements file or 'auto', got {shown(str(value))}, which is not a file",
-            hint='For example packages=["numpy==2.3.1"].',
+            hint=_PACKAGES_HINT,
         )
-    return from_list(job_arguments.texts("packages", value) or ())
+    return from_list(job_arguments.texts("packages", value, _PACKAGES_HINT) or ())
 
 
 # Environment

@@ -84,6 +84,8 @@ _RESULT_INTERVAL = 0.2
 """Seconds between two checks whether the result is there."""
 _DELETION_INTERVAL = 0.2
 """Seconds between two checks whether a Job is gone."""
+_final_runs: dict[str, StoredRun] = {}
+"""Runs that this process saved after their Job had ended, by the Job's uid. Nothing more can be added to them."""
 _POD_COLUMNS = {
     "pod": "string",
     "state": "string",
@@ -830,15 +832,23 @@ class Job:
         if facts["gpus"]:
             with contextlib.suppress(KubernetesError):
                 tables["gpu"] = self.gpu()
-        return history.save(facts, log, tables)
+        run = history.save(facts, log, tables)
+        if JobStatus.from_objects(job, None).ended and ("gpu" in tables or not facts["gpus"]):
+            _final_runs[job["metadata"]["uid"]] = run
+        return run
 
     def _save_quietly(self, timeout: float = _SAVING) -> None:
-        """Save the run if that is possible within some seconds. The caller's work does not depend on it."""
+        """Save the run if that is possible within some seconds. The caller's work does not depend on it.
+
+        A run that was saved after its end is not saved again.
+        """
         if not history.is_enabled():
             return
         try:
             with deadline(timeout):
-                self.save()
+                final = _final_runs.get(self._object()["metadata"]["uid"])
+                if final is None or not history.exists(final):
+                    self.save()
         except (KubernetesError, OSError) as failed:
             _logger.info("Job %s was not saved in the history: %s", self.name, failed)
 

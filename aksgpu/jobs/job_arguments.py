@@ -158,11 +158,11 @@ def _proposed_image(value: str) -> str:
 # Strings
 
 
-def texts(argument: str, values: object) -> list[str] | None:
+def texts(argument: str, values: object, hint: str = "") -> list[str] | None:
     """Return the strings of a sequence of strings and numbers; None for None."""
     if values is None:
         return None
-    hint = f'For example {argument}=["--steps", 500].'
+    hint = hint or f'For example {argument}=["--steps", 500].'
     if isinstance(values, str | bytes | Mapping | set | frozenset) or not hasattr(values, "__iter__"):
         raise InvalidInput(f"`{argument}` must be a list of strings and numbers, got {shown(values)}", hint=hint)
     return [text(f"{argument}[{index}]", each, hint) for index, each in enumerate(values)]

@@ -20,6 +20,8 @@ from aksgpu.jobs.executor_manifest import MAIN, build_manifest, owned_secret
 from aksgpu.jobs.executor_options import LONGEST_NAME, ExecutorOptions
 from aksgpu.jobs.gpu_tolerations import node_share, read_nodes, tolerate_gpu_nodes
 from aksgpu.jobs.job import Job
+from aksgpu.jobs.job_ending import describe_ending
+from aksgpu.jobs.job_outcome import was_cancelled
 from aksgpu.jobs.output_claim import require_claims, warn_of_lost_results
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.payload.job_annotations import FINGERPRINT, FUNCTION, LAUNCHING, PACKAGES, PAYLOAD_SECRET
@@ -56,7 +58,8 @@ def launch(
 ) -> Job:
     """Start a Job for a payload, and return it without waiting for it.
 
-    With ``options.name``, the Job of that name is returned if it is the same run.
+    With ``options.name``, the Job of that name is returned if it is the same run. With ``options.replace``, it is
+    deleted first.
 
     Args:
         aks: the cluster.
@@ -75,8 +78,10 @@ def launch(
     namespace = options.namespace or aks.kube.namespace
     name = options.name or new_name(what)
     fingerprint = _fingerprint(payload, options)
+    if options.replace:
+        Job(aks, name, namespace=namespace).delete()
     if options.name:
-        existing = _existing(aks, name, namespace, fingerprint, what)
+        existing = _existing(aks, name, namespace, fingerprint, what, options.replace)
         if existing is not None:
             return existing
     require_claims(aks, options, namespace)
@@ -88,7 +93,7 @@ def launch(
         return job
     except AlreadyExists:
         # Another kernel created a Job of the user's name since it was looked up.
-        existing = _existing(aks, name, namespace, fingerprint, what) if options.name else None
+        existing = _existing(aks, name, namespace, fingerprint, what, False) if options.name else None
         if existing is None:
             raise
         return existing
@@ -213,8 +218,11 @@ def _delete_abandoned(aks: HasKube, created: Object) -> None:
 # The same name again
 
 
-def _existing(aks: HasKube, name: str, namespace: str, fingerprint: str, what: str) -> Job | None:
+def _existing(aks: HasKube, name: str, namespace: str, fingerprint: str, what: str, replace: bool | None) -> Job | None:
     """Return the Job of that name if it is the same run; None if there is none.
+
+    Warns:
+        UserWarning: it has ended, and ``replace`` is None.
 
     Raises:
         AlreadyExists: the Job of that name runs something else.
@@ -228,12 +236,17 @@ def _existing(aks: HasKube, name: str, namespace: str, fingerprint: str, what: s
         job.delete()
         return None
     annotations = metadata.get("annotations") or {}
+    advice = f"Executor(aks, name={name!r}, replace=True) deletes it with its pods and log, and starts a new one."
+    ending = describe_ending(aks, found) or ("was cancelled before its start" if was_cancelled(found) else "")
     if annotations.get(FINGERPRINT) == fingerprint:
+        if ending and replace is None:
+            warnings.warn(f"Job {name!r} {ending}. This is the old run. {advice}", stacklevel=_CALLER - 1)
         return job
     before = annotations.get(FUNCTION) or "another program"
+    state = f"{ending}; it ran" if ending else "exists, has not ended, and runs"
     raise AlreadyExists(
-        f"Job {name!r} exists and runs {before} with other code, arguments or options than this call of {what}",
-        hint=f"Delete it first: jobs.get(aks, {name!r}, namespace={namespace!r}).delete(). Or use another name.",
+        f"Job {name!r} {state} {before} with other code, arguments or options than this call of {what}",
+        hint=f"{advice} Or use another name.",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput
@@ -19,6 +19,16 @@ _INTERVAL = 0.5
 """Seconds between two lists of Jobs."""
 _GONE = ""
 """In place of a time: the Job was deleted, or cancelled before its start."""
+_NAMED = 3
+"""Failed Jobs that the progress names, the newest ones."""
+
+
+class _End(NamedTuple):
+    """How a Job ended."""
+
+    time: str
+    """As the API server writes it."""
+    has_failed: bool
 
 
 class MapResults(Iterator[Any]):
@@ -49,7 +59,7 @@ class MapResults(Iterator[Any]):
 def as_completed(jobs: Iterable[Job], *, timeout: Timeout = None, progress: bool | None = None) -> Iterator[Job]:
     """Yield Jobs in the order in which they end, as ``concurrent.futures.as_completed`` does.
 
-    A Job that was deleted counts as ended; its ``result`` raises NotFound.
+    A Job that was deleted counts as ended; its ``result`` raises NotFound. The progress names Jobs that have failed.
 
     Args:
         jobs: the Jobs.
@@ -85,10 +95,10 @@ def _checked(jobs: Iterable[Job]) -> list[Job]:
 
 def _in_order_of_end(waiting: list[Job], timer: Timer, progress: bool | None) -> Iterator[Job]:
     total = len(waiting)
+    failed: list[str] = []
 
-    def poll() -> tuple[list[Job] | None, str]:
-        ended = _ended(waiting)
-        return ended or None, f"{total - len(waiting)} of {total} have ended"
+    def poll() -> tuple[list[tuple[Job, _End]] | None, str]:
+        return _ended(waiting) or None, _progress(total - len(waiting), total, failed)
 
     while waiting:
         ended = wait_until(
@@ -99,31 +109,43 @@ def _in_order_of_end(waiting: list[Job], timer: Timer, progress: bool | None) ->
             progress=progress,
             on_interrupt="The Jobs continue.",
         )
-        for job in ended:
+        failed += [job.name for job, end in ended if end.has_failed]
+        for job, _ in ended:
             waiting.remove(job)
             yield job
 
 
-def _ended(waiting: list[Job]) -> list[Job]:
+def _progress(ended: int, total: int, failed: list[str]) -> str:
+    """Return how many Jobs have ended, and which have failed."""
+    text = f"{ended} of {total} have ended"
+    if not failed:
+        return text
+    more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
+    return f"{text}, {len(failed)} failed: {', '.join(reversed(failed[-_NAMED:]))}{more}"
+
+
+def _ended(waiting: list[Job]) -> list[tuple[Job, _End]]:
     """Return the Jobs that have ended, the earliest first."""
-    found: list[tuple[str, Job]] = []
+    found: list[tuple[Job, _End]] = []
     places = {(id(job.cluster), job.namespace): job.cluster for job in waiting}
     for (cluster_id, namespace), cluster in places.items():
         here = [job for job in waiting if (id(job.cluster), job.namespace) == (cluster_id, namespace)]
-        # Only the times are kept of what may be many Jobs.
-        times = dict(cluster.kube.list("Job", namespace, pick=lambda job: (job["metadata"]["name"], _end_time(job))))
+        # Only the ends are kept of what may be many Jobs.
+        ends = dict(cluster.kube.list("Job", namespace, pick=lambda job: (job["metadata"]["name"], _end(job))))
         for job in here:
-            time = times.get(job.name, _GONE)
-            if time is not None:
-                found.append((time, job))
-    return [job for _, job in sorted(found, key=lambda pair: pair[0])]
+            end = ends.get(job.name, _End(_GONE, has_failed=False))
+            if end is not None:
+                found.append((job, end))
+    return sorted(found, key=lambda pair: pair[1].time)
 
 
-def _end_time(job: Object) -> str | None:
-    """Return when a Job ended, as the API server writes it; None if it has not ended."""
+def _end(job: Object) -> _End | None:
+    """Return how a Job ended; None if it has not ended."""
     if job_outcome.was_cancelled(job):
-        return _GONE
-    if not JobStatus.from_objects(job, None).ended:
+        return _End(_GONE, has_failed=False)
+    status = JobStatus.from_objects(job, None)
+    if not status.ended:
         return None
     conditions = (job.get("status") or {}).get("conditions") or ()
-    return max((str(condition.get("lastTransitionTime") or "") for condition in conditions), default="")
+    time = max((str(condition.get("lastTransitionTime") or "") for condition in conditions), default="")
+    return _End(time, status.phase == "Failed")

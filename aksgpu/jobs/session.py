@@ -449,7 +449,7 @@ class _RunningCall:
 def open_session(aks: HasKube, options: ExecutorOptions, idle: Timeout) -> Session:
     """Start the pod of a session, and return the session without waiting for it.
 
-    With ``options.name``, the session of that name is returned if it runs.
+    With ``options.name``, the session of that name is returned if it runs, unless ``options.replace`` is True.
 
     Args:
         aks: the cluster.
@@ -463,7 +463,7 @@ def open_session(aks: HasKube, options: ExecutorOptions, idle: Timeout) -> Sessi
             hint='For example packages=["numpy==2.3.1"].',
         )
     payload = pack_session(seconds, packages=options.packages, include=options.include)
-    complete = replace(options, retries=0)
+    complete = replace(options, retries=0, replace=bool(options.replace))
     job = launch(aks, payload, complete, what="session")
     if options.name and job.done():
         job.delete()

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import io
 import pickle
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from aksgpu.errors import InvalidInput
+from aksgpu.payload.captured import class_body_names, reachable_functions, variables
 from aksgpu.payload.modules import is_notebook_open
 
 __all__ = ["Pickled", "pickle_call"]
@@ -23,6 +25,8 @@ _NO_FILE_NAME = "<dynamic-code>"
 """What cloudpickle 3.1 writes in place of a code's file name. A traceback needs the name to show source lines."""
 _MODULE_FIELDS = ("__builtins__", "__cached__", "__loader__", "__spec__")
 """Attributes of a module that its import sets, and that other processes cannot use."""
+_CREATE_THERE = "Create the object inside the function, or pass what it is made from."
+"""What helps if an object cannot be pickled."""
 _REGISTRY_LOCK = threading.RLock()
 """cloudpickle has one registry of modules for the whole process."""
 
@@ -44,6 +48,9 @@ def pickle_call(
 ) -> Pickled:
     """Pickle a call for the same minor version of Python.
 
+    The pickle is a tuple of the function, its arguments, its keyword arguments, and the functions and classes of
+    ``__main__`` that it holds, by name.
+
     Args:
         function: the function.
         args: its positional arguments.
@@ -57,12 +64,11 @@ def pickle_call(
     pickler = _Pickler(file, by_value)
     with _REGISTRY_LOCK, _registered(by_value):
         try:
-            pickler.dump((function, args, dict(kwargs)))
+            # The names are collected while what precedes them is pickled.
+            pickler.dump((function, args, dict(kwargs), pickler.main))
         except Exception as error:
-            raise InvalidInput(
-                f"{_guilty(function, args, kwargs)} cannot be pickled: {error}",
-                hint="Create the object inside the function, or pass what it is made from.",
-            ) from error
+            guilty, advice = _guilty(function, args, kwargs, by_value)
+            raise InvalidInput(f"{guilty} cannot be pickled: {error}", hint=advice) from error
     return Pickled(
         file.getvalue(),
         frozenset(pickler.file_names),
@@ -88,24 +94,37 @@ def _without_machinery(names: set[str]) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if not name.startswith(("builtins.", "cloudpickle."))))
 
 
-def _guilty(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-    """Return which part of a call cannot be pickled."""
+def _guilty(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], by_value: Mapping[str, ModuleType]
+) -> tuple[str, str]:
+    """Return which part of a call cannot be pickled, and what to do."""
     named = [(f"argument {number + 1}", value) for number, value in enumerate(args)]
     named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
     for name, value in named:
         if not _can_pickle(value):
+            return name, _CREATE_THERE
+    for each in reachable_functions(function, by_value):
+        user = "the function" if each is function else f"the function {each.__qualname__}"
+        for name, value in variables(each):
+            if isinstance(value, ModuleType):
+                found = _guilty_variable(value) if by_value.get(value.__name__) is value else ""
+                if found:
+                    advice = (
+                        f"Import what you need: from {value.__name__} import NAME. The whole module is not sent then."
+                    )
+                    return f"the variable {found!r} of the module {value.__name__}, which {user} uses,", advice
+            elif not isinstance(value, FunctionType | type) and not _can_pickle(value):
+                return f"the variable {name!r}, which {user} uses,", _CREATE_THERE
+    return "the function", _CREATE_THERE
+
+
+def _guilty_variable(module: ModuleType) -> str:
+    """Return the name of a variable of a module that cannot be pickled; empty if there is none."""
+    for name, value in vars(module).items():
+        is_data = name not in _MODULE_FIELDS and not isinstance(value, ModuleType | FunctionType | type)
+        if is_data and not _can_pickle(value):
             return name
-    for name, value in _captured(function).items():
-        if not isinstance(value, ModuleType) and not _can_pickle(value):
-            return f"the variable {name!r}, which the function uses,"
-    return "the function"
-
-
-def _captured(function: Callable[..., Any]) -> dict[str, Any]:
-    code = getattr(function, "__code__", None)
-    scope = getattr(function, "__globals__", {})
-    names = code.co_names if isinstance(code, CodeType) else ()
-    return {name: scope[name] for name in names if name in scope}
+    return ""
 
 
 def _can_pickle(value: object) -> bool:
@@ -121,6 +140,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
 
     Attributes:
         file_names: the files of the code that was pickled by value.
+        main: functions and classes of ``__main__`` that were pickled by value, by name.
         values: names of what was pickled by value.
         references: names of what was pickled by reference.
     """
@@ -129,6 +149,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._by_value = by_value
         self.file_names: set[str] = set()
+        self.main: dict[str, Any] = {}
         self.values: set[str] = set()
         self.references: set[str] = set()
 
@@ -143,12 +164,24 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         if isinstance(obj, ModuleType):
             return self._reduce_module(obj)
         if isinstance(obj, functools._lru_cache_wrapper) and self._is_own(obj):
+            self._note_main(obj)
             return functools.lru_cache(**obj.cache_parameters()), (obj.__wrapped__,)
         reduced = super().reducer_override(obj)
+        if isinstance(obj, FunctionType) and reduced is not NotImplemented:
+            _add_names_of_class_bodies(obj, reduced)
+        if isinstance(obj, type) and "__slots__" in vars(obj) and reduced is not NotImplemented:
+            _keep_slots(obj, reduced)
         if isinstance(obj, FunctionType | type | BuiltinFunctionType):
             name = _full_name(obj)
             (self.references if reduced is NotImplemented else self.values).add(name)
+            self._note_main(obj)
         return reduced
+
+    def _note_main(self, obj: Any) -> None:
+        """Note an object that pickle, in the pod, finds by its name in ``__main__``."""
+        name = str(getattr(obj, "__qualname__", ""))
+        if obj.__module__ == "__main__" and vars(sys.modules["__main__"]).get(name) is obj:
+            self.main[name] = obj
 
     def _is_own(self, obj: Any) -> bool:
         """Return whether an object belongs to ``__main__`` or to a module that is sent by value."""
@@ -162,6 +195,35 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         state = {name: value for name, value in vars(module).items() if name not in _MODULE_FIELDS}
         # The state follows the object, so that it may contain the module itself.
         return ModuleType, (module.__name__, module.__doc__), state
+
+
+def _add_names_of_class_bodies(function: FunctionType, reduced: Any) -> None:
+    """Add the variables of the module that classes inside a function read. cloudpickle finds those of functions only.
+
+    Args:
+        function: the function.
+        reduced: how cloudpickle pickles it by value.
+    """
+    _, attributes = reduced[2]
+    for name in class_body_names(function.__code__):
+        if name in function.__globals__:
+            attributes["__globals__"].setdefault(name, function.__globals__[name])
+
+
+def _keep_slots(cls: type, reduced: Any) -> None:
+    """Let a class have its slots in the pod. cloudpickle makes a class without them, whose objects do not fit here.
+
+    Args:
+        cls: the class.
+        reduced: how cloudpickle pickles it by value.
+    """
+    make, arguments = reduced[:2]
+    if make.__name__ == "_make_skeleton_class":  # enumerations are made in another way, and have no slots
+        _, _, bases, fields, _, _ = arguments
+        slots = vars(cls)["__slots__"]
+        # NamedTuple sets the slots itself, and an iterator has been used up.
+        if NamedTuple not in bases and isinstance(slots, str | tuple | list | dict):
+            fields["__slots__"] = slots
 
 
 def _full_name(obj: Any) -> str:

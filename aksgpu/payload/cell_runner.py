@@ -95,7 +95,7 @@ class Namespace:
         sys.modules["__main__"] = self._main
         scope = vars(self._main)
         if "inputs.pkl" in entries:
-            _, _, inputs = pickle.loads(entries["inputs.pkl"])
+            _, _, inputs, *_ = pickle.loads(entries["inputs.pkl"])
             scope.update(inputs)
         lines = source.splitlines(keepends=True)
         linecache.cache[name] = (len(source), None, lines, name)

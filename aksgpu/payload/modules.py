@@ -15,13 +15,13 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["find_root", "is_installed", "is_notebook_open", "project_modules"]
+__all__ = ["MAIN", "find_root", "is_installed", "is_notebook_open", "project_modules"]
 
 _ROOT_MARKS = ("pyproject.toml", ".git")
 """Files or directories that mark the root of a project."""
 _ALWAYS_INSTALLED = ("aksgpu", "cloudpickle")
 """Packages that are never sent by value, even from a checkout. The payload brings what a function needs of them."""
-_MAIN = ("__main__", "__mp_main__")
+MAIN = ("__main__", "__mp_main__")
 """Names of the main module. Its objects are always sent by value."""
 _LIBRARY_DIRECTORIES = frozenset({"site-packages", "dist-packages"})
 
@@ -51,7 +51,7 @@ def project_modules(root: Path) -> dict[str, ModuleType]:
     libraries = _library_directories()
     found = {}
     for name, module in list(sys.modules.items()):
-        if name in _MAIN or name.partition(".")[0] in _ALWAYS_INSTALLED:
+        if name in MAIN or name.partition(".")[0] in _ALWAYS_INSTALLED:
             continue
         if getattr(module, "__name__", None) != name:
             continue  # an alias, such as os.path

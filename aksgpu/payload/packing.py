@@ -24,7 +24,8 @@ import cloudpickle
 
 from aksgpu.errors import InvalidInput
 from aksgpu.payload.call_pickler import Pickled, pickle_call
-from aksgpu.payload.captured import fingerprint, imported_names, largest_captured
+from aksgpu.payload.captured import imported_names, largest_captured
+from aksgpu.payload.fingerprint import fingerprint
 from aksgpu.payload.included import read_included
 from aksgpu.payload.modules import project_modules
 from aksgpu.payload.requirements import NONE, Packages, from_modules
@@ -51,6 +52,7 @@ RUNNER_FILES = {
     "aksgpu_source.py": "source_loader.py",
     "aksgpu_installer.py": "installer.py",
     "aksgpu_gpu_sampler.py": "gpu_sampler.py",
+    "aksgpu_main.py": "spawned_main.py",
 }
 """Files of the payload, and the files of this package that they are."""
 
@@ -131,7 +133,7 @@ def pack_call(
     modules = project_modules(root)
     contents = _call_contents(function, args, kwargs, modules, mode)
     if packages is None:
-        packages = from_modules([*contents.by_reference, *imported_names(function)])
+        packages = from_modules([*contents.by_reference, *imported_names(function, modules)])
     included = read_included(include, Path.cwd())
     entries = {
         **contents.entries,
@@ -146,8 +148,8 @@ def pack_call(
         "protocol": PROTOCOL if contents.mode == "source" else pickle.HIGHEST_PROTOCOL,
         "source_problem": contents.source_problem,
     }
-    packed = seal(header, entries, fingerprint=_fingerprint(fingerprint(function, args, kwargs), included))
-    largest = largest_captured(function, args, kwargs) if len(packed.body) > WARN_ABOVE else None
+    packed = seal(header, entries, fingerprint=_fingerprint(fingerprint(function, args, kwargs, modules), included))
+    largest = largest_captured(function, args, kwargs, modules) if len(packed.body) > WARN_ABOVE else None
     if len(packed.body) > LARGEST_PAYLOAD:
         raise _too_large(len(packed.body), largest)
     return Payload(

@@ -1,14 +1,16 @@
-"""The packages that a pod installs: from a list, a requirements file, or the modules that a function uses."""
+"""The packages that a pod installs: from a list, a requirements file, pyproject.toml, or the modules of a function."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import re
+import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput
@@ -35,6 +37,9 @@ _TRAVELLING = frozenset({"aksgpu", "cloudpickle"})
 _INCLUDES = ("-r", "--requirement")
 _CONSTRAINTS = ("-c", "--constraint")
 _EDITABLE = ("-e", "--editable")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_AFTER_NAME = ("[", "==", "~=", "!=", "<", ">", "(", "@", ";", "--")
+"""What may follow the name of a requirement: extras, versions, an address, a condition, or options."""
 _MOST_FILES = 50
 """Requirements files that include each other."""
 
@@ -60,40 +65,74 @@ NONE = Packages()
 
 
 def from_list(lines: Sequence[str]) -> Packages:
-    """Return the packages of a list of requirements and options.
+    """Return the packages of a list of requirements and options. Files that it includes are relative to the directory.
 
     Raises:
-        InvalidInput: an item is a local path or an editable installation, which the pod does not have.
+        InvalidInput: an item is no requirement; or it is a local path or an editable installation, which the pod does
+            not have.
     """
-    return _sorted(_checked(line.strip(), "packages") for line in lines)
+    constraints: list[str] = []
+    found = list(_expanded((line.strip() for line in lines), Path(), "packages", constraints, []))
+    return _sorted(found)._replace(constraints=tuple(constraints))
 
 
 def from_file(path: Path) -> Packages:
-    """Return the packages of a requirements file and of those that it includes.
+    """Return the packages of a requirements file and of those that it includes, or of a project's ``pyproject.toml``.
 
     Raises:
         InvalidInput: a file cannot be read, or names something that the pod does not have.
     """
     constraints: list[str] = []
-    lines = list(_lines(path, constraints, []))
+    lines = _dependencies(path) if path.name == "pyproject.toml" else list(_lines(path, constraints, []))
     return _sorted(lines)._replace(constraints=tuple(constraints))
+
+
+def _dependencies(path: Path) -> list[str]:
+    """Return the dependencies of a project."""
+    dependencies: object = None
+    with contextlib.suppress(KeyError, TypeError):
+        dependencies = _toml(path)["project"]["dependencies"]
+    if not isinstance(dependencies, list):
+        raise InvalidInput(
+            f"`packages`: {path} must have a list `dependencies` in its table `project`",
+            hint='For example packages=["numpy==2.3.1"].',
+        )
+    return [_checked(str(line).strip(), str(path)) for line in dependencies]
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_read(path))
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"`packages`: {path} cannot be read: {error}", hint="Correct the file.") from error
 
 
 def _lines(path: Path, constraints: list[str], including: list[Path]) -> Iterator[str]:
     if path.resolve() in including or len(including) >= _MOST_FILES:
         raise InvalidInput(f"`packages`: {path} includes itself", hint="Remove the line that includes the file.")
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"`packages`: {path} cannot be read: {error}", hint="Check the path.") from error
-    for line in _logical_lines(text):
+    lines = _logical_lines(_read(path))
+    yield from _expanded(lines, path.parent, str(path), constraints, [*including, path.resolve()])
+
+
+def _expanded(
+    lines: Iterable[str], directory: Path, where: str, constraints: list[str], including: list[Path]
+) -> Iterator[str]:
+    """Yield lines with those of the files that they include. Lines of constraints files are added to a list."""
+    for line in lines:
         option, value = _option(line)
         if option in _INCLUDES:
-            yield from _lines(path.parent / value, constraints, [*including, path.resolve()])
+            yield from _lines(directory / value, constraints, including)
         elif option in _CONSTRAINTS:
-            constraints += _lines(path.parent / value, constraints, [*including, path.resolve()])
+            constraints += _lines(directory / value, constraints, including)
         else:
-            yield _checked(line, str(path))
+            yield _checked(line, where)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"`packages`: {path} cannot be read: {error}", hint="Check the path.") from error
 
 
 def _logical_lines(text: str) -> Iterator[str]:
@@ -136,7 +175,24 @@ def _checked(line: str, where: str) -> str:
             f"`{where}` must name packages of an index, got {shown(line)}, which is a path on this machine or editable",
             hint="Modules of your project are sent with the function. Leave the line out.",
         )
+    if not _is_option_or_requirement(line):
+        raise InvalidInput(
+            f"`{where}` must have one requirement in each item or line, got {shown(line)}",
+            hint='For example packages=["numpy==2.3.1", "timm"], a requirements file, or pyproject.toml.',
+        )
     return line
+
+
+def _is_option_or_requirement(line: str) -> bool:
+    if "\n" in line:
+        return False
+    if line.startswith("-"):
+        return line.lstrip("-")[:1].isalpha()
+    if "://" in line.partition(" ")[0]:
+        return True
+    name = _NAME.match(line)
+    rest = line[name.end() :].lstrip() if name else ""
+    return name is not None and (not rest or rest.startswith(_AFTER_NAME))
 
 
 def _sorted(lines: Iterable[str]) -> Packages:

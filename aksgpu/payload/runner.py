@@ -34,20 +34,20 @@ import subprocess
 import sys
 import time
 import traceback
+import types
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 HERE = str(Path(__file__).parent)
-if TYPE_CHECKING or __name__ not in ("__main__", "__mp_main__"):
+if TYPE_CHECKING or __name__ != "__main__":
     from aksgpu.payload import records
-elif __name__ == "__main__":
+else:
     sys.path.insert(0, HERE)
     import aksgpu_records as records
 
     # The user's modules may have the names of the files beside this one.
     sys.path[:] = [entry for entry in sys.path if entry != HERE]
-# Processes that multiprocessing starts anew import this file as __mp_main__. They call none of its functions.
 
 __all__ = ["run"]
 
@@ -506,6 +506,7 @@ def file_states(directory: Path) -> dict[str, tuple[int, int]]:
 
 def task() -> int:
     """Run the payload's content, and leave its outcome for the runner."""
+    del sys.argv[1:]  # the user's code may parse its arguments
     header = read_header()
     header["mode"] = check_python(header)
     entries = read_body(header, read_key())
@@ -529,16 +530,36 @@ def show_sources(sources: dict[str, str]) -> None:
 
 def load_call(header: dict[str, Any], entries: dict[str, bytes]) -> Any:
     """Return the function, its positional and its keyword arguments."""
+    main = users_main()
+    # Processes that multiprocessing starts anew load the call from the file.
     if header["mode"] == "pickle":
-        return pickle.loads(entries["call.pkl"])
+        write_whole(RUN / "call.pkl", entries["call.pkl"])
+        function, args, kwargs, names = pickle.loads(entries["call.pkl"])
+        vars(main).update(names)
+        return function, args, kwargs
     say(f"the function was written with Python {header['python']} and runs from its source")
-    KEPT.append(sys.modules["__main__"])
     sys.path.insert(0, str(RUN / "project"))
-    return own_module("aksgpu_source").load(entries["source.json"])
+    write_whole(RUN / "source.json", entries["source.json"])
+    loaded = own_module("aksgpu_source").load(entries["source.json"])
+    sys.modules["__main__"].__file__ = MAIN_FILE
+    return loaded
 
 
+MAIN_FILE = str(Path(HERE, "aksgpu_main.py"))
+"""File of the user's main module, which is :mod:`aksgpu.payload.spawned_main`."""
 KEPT: list[object] = []
 """This module, whose place the user's ``__main__`` takes."""
+
+
+def users_main() -> types.ModuleType:
+    """Return the module ``__main__`` of the user, by which pickle finds functions and classes of a notebook."""
+    main = sys.modules["__main__"]
+    if vars(main) is globals():
+        KEPT.append(main)
+        main = types.ModuleType("__main__")
+        main.__file__ = MAIN_FILE
+        sys.modules["__main__"] = main
+    return main
 
 
 def call(header: dict[str, Any], entries: dict[str, bytes]) -> int:
@@ -639,6 +660,8 @@ def write_outcome(outcome: dict[str, Any], body: bytes) -> None:
 def describe(error: BaseException) -> str:
     """Return an exception in one line."""
     try:
+        if isinstance(error, SyntaxError):  # its text has several lines
+            return f"{type(error).__name__}: {error}"
         return "".join(traceback.format_exception_only(type(error), error)).strip()
     except Exception:
         return type(error).__name__

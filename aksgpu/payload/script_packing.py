@@ -22,6 +22,10 @@ from aksgpu.payload.requirements import NONE, Packages, from_modules
 __all__ = ["Script", "pack_script", "read_script"]
 
 _ARGUMENT = "script"
+_MODULE_HINT = (
+    'A file with `import runpy; runpy.run_module("package.train", run_name="__main__")` runs a module. '
+    'script("file.py", include=["package/"]) sends the package.'
+)
 
 
 class Script:
@@ -127,7 +131,10 @@ def _check_file(file: Path, text: str) -> None:
             hint=f"Name the file in it, and include the rest: script('{text.rstrip('/')}/train.py', include=[...]).",
         )
     if not file.exists():
-        raise InvalidInput(f"`{_ARGUMENT}` must be a file that exists, got {name}, which is not in {Path.cwd()}")
+        raise InvalidInput(
+            f"`{_ARGUMENT}` must be a file that exists, got {name}, which is not in {Path.cwd()}",
+            hint=_MODULE_HINT if text == "-m" else "",
+        )
     if file.suffix not in (".py", ".pyw", ""):
         raise InvalidInput(
             f"`{_ARGUMENT}` must be a Python file, got {name}",

@@ -108,6 +108,16 @@ def test_os_exit_is_explained(cpu: jobs.Executor, code: int) -> None:
     assert f"exit code {code} before the function returned" in job.why().verdict
 
 
+def compile_text(text: str) -> None:
+    compile(text, "model.py", "exec")
+
+
+def test_an_error_in_the_syntax_is_described_in_one_line(tmp_path: Path) -> None:
+    run = run_payload(pack(compile_text, "print(1"), tmp_path)
+    assert run.record is not None
+    assert run.record.header["text"] == "SyntaxError: '(' was never closed (model.py, line 1)"
+
+
 def test_a_copy_of_the_process_does_not_replace_the_value(tmp_path: Path) -> None:
     run = run_payload(pack(return_twice), tmp_path)
     assert run.record is not None

@@ -140,6 +140,21 @@ def test_as_completed_gives_jobs_in_the_order_of_their_end(cpu: jobs.Executor, t
     assert [job.name for job in ended] == [first.name]
 
 
+def test_the_progress_of_as_completed_names_jobs_that_failed(cpu: jobs.Executor, tmp_path: Path) -> None:
+    failing = [cpu.submit(square, -number) for number in range(1, 6)]
+    for job in failing:
+        with pytest.raises(errors.JobFailed):
+            job.wait(TIMEOUT)
+    running = cpu.submit(wait_for_file, str(tmp_path / "never"))
+    ended = jobs.as_completed([*failing, running], timeout=0)
+    failed = [next(ended) for _ in failing]
+    with pytest.raises(errors.WaitTimeout) as late:
+        next(ended)
+    newest = ", ".join(job.name for job in reversed(failed[-3:]))
+    assert late.value.state == f"5 of 6 have ended, 5 failed: {newest} and 2 more"
+    running.delete()
+
+
 @pytest.mark.parametrize("wrong", [[1], "job", [None]])
 def test_as_completed_refuses_what_is_no_job(wrong: object) -> None:
     with pytest.raises(errors.InvalidInput, match="must be a list of Jobs"):

@@ -7,6 +7,7 @@ import inspect
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -159,6 +160,8 @@ def test_the_image_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
         ({"name": "1st"}, "`name`"),
         ({"name": "a" * 51}, "`name`"),
         ({"name": "a.b"}, "`name`"),
+        ({"name": "a", "replace": 1}, "`replace`"),
+        ({"replace": True}, "`replace`"),
         ({"namespace": "A"}, "`namespace`"),
         ({"service_account": ""}, "`service_account`"),
         ({"node_selector": 1}, "`node_selector`"),
@@ -198,6 +201,14 @@ def test_a_wrong_name_gets_one_that_is_valid(aks: Cluster) -> None:
 def test_what_is_no_function_is_refused(cpu: jobs.Executor) -> None:
     with pytest.raises(errors.InvalidInput, match="`fn` must be a function"):
         cpu.submit(5)  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(errors.InvalidInput, match=r"`fn` must be a function, got 'train\.py'") as raised:
+        cpu.submit("train.py")  # type: ignore[arg-type]  # what is tested
+    assert "gpu.script" in raised.value.hint
+
+
+def test_a_map_of_what_is_no_iterable_is_refused(cpu: jobs.Executor) -> None:
+    with pytest.raises(errors.InvalidInput, match=r"`iterables` must be .*, got 5 as number 2"):
+        cpu.map(max, [1], 5)  # type: ignore[arg-type]  # what is tested
 
 
 @pytest.mark.parametrize("what", ["train", "<lambda>", "_private", "1st", "Ünïcode", "a" * 300, "", "Train_Model"])
@@ -252,10 +263,29 @@ def owners_of_secrets(aks: Cluster, job: str) -> set[str]:
 def test_another_call_with_the_same_name_is_refused(named: jobs.Executor, aks: Cluster) -> None:
     named.submit(value, 1)
     for function, number in ((other_value, 1), (value, 2)):
-        with pytest.raises(errors.AlreadyExists, match="'named' exists and runs value"):
+        with pytest.raises(
+            errors.AlreadyExists, match=r"'named' (exists, has not ended, and runs|ended .*; it ran) value"
+        ):
             named.submit(function, number)
     with pytest.raises(errors.AlreadyExists):
         jobs.Executor(aks, gpus=0, name="named", root=HERE, env={"A": 1}).submit(value, 1)
+
+
+def test_an_old_run_is_returned_with_a_warning_or_replaced(named: jobs.Executor, aks: Cluster) -> None:
+    first = named.submit(value, 1)
+    uid = first._object()["metadata"]["uid"]
+    first.wait(TIMEOUT)
+    with pytest.warns(UserWarning, match="'named' ended .* and is complete. This is the old run") as warned:
+        named.submit(value, 1)
+    assert warned[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = jobs.Executor(aks, gpus=0, name="named", root=HERE, replace=False).submit(value, 1)
+    assert again._object()["metadata"]["uid"] == uid
+    replacing = jobs.Executor(aks, gpus=0, name="named", root=HERE, replace=True)
+    assert replacing.submit(value, 1).result(TIMEOUT) == 1
+    assert first._object()["metadata"]["uid"] != uid
+    assert replacing.submit(other_value, 1).result(TIMEOUT) == 2
 
 
 def test_without_a_name_each_call_is_a_new_job(cpu: jobs.Executor) -> None:

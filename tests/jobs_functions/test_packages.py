@@ -125,7 +125,7 @@ def test_what_is_on_this_machine_is_refused(line: str, tmp_path: Path) -> None:
         ("# a comment", None),
         ("one @ https://example.com/one.zip#sha256=0", "one @ https://example.com/one.zip#sha256=0"),
         ("one\t#two", "one"),
-        ("one#two #three", "one#two"),
+        ("https://example.com/one.zip#two #three", "https://example.com/one.zip#two"),
     ],
 )
 def test_comments_of_a_requirements_file(line: str, requirement: str | None, tmp_path: Path) -> None:
@@ -138,6 +138,55 @@ def test_a_file_that_includes_itself_is_refused(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("-r requirements.txt\n")
     with pytest.raises(errors.InvalidInput, match="includes itself"):
         from_file(tmp_path / "requirements.txt")
+
+
+@pytest.mark.parametrize(
+    "line", ["", "numpy scipy", "numpy\nscipy", "pip install numpy", "numpy=2.0", "name: x", "- numpy", "[project]"]
+)
+def test_what_is_no_requirement_is_refused(line: str) -> None:
+    with pytest.raises(errors.InvalidInput, match="`packages` must have one requirement in each"):
+        from_list([line])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "numpy",
+        "numpy==2.3.1 --hash=sha256:00",
+        "ruamel.yaml[x, y] >=1,<2; python_version<'4'",
+        "one (>=1)",
+        "one@ https://example.com/one.whl",
+        "git+https://example.com/one.git@main#egg=one",
+        "torch===2.9+cu128",
+    ],
+)
+def test_each_form_of_a_requirement_is_taken(line: str) -> None:
+    assert from_list([f" {line} "]).requirements == (line,)
+
+
+def test_a_list_may_include_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.txt").write_bytes(b"\xef\xbb\xbfnumpy\r\n")
+    (tmp_path / "limits.txt").write_text("numpy<3\n")
+    found = from_list(["-r base.txt", "-climits.txt", "timm"])
+    assert (found.requirements, found.options, found.constraints) == (("numpy", "timm"), (), ("numpy<3",))
+
+
+def test_the_dependencies_of_a_project_are_taken(tmp_path: Path, aks: Cluster) -> None:
+    file = tmp_path / "pyproject.toml"
+    file.write_text('[project]\nname = "own"\ndependencies = ["numpy>=2", "timm ; python_version > \'3\'"]\n')
+    options = jobs.Executor(aks, packages=str(file)).options
+    assert options.packages is not None
+    assert options.packages.requirements == ("numpy>=2", "timm ; python_version > '3'")
+    for text, message in (
+        ("[tool.poetry]\n", "must have a list `dependencies`"),
+        ("project = 1\n", "must have a list `dependencies`"),
+        ("[project]\ndependencies = 1\n", "must have a list `dependencies`"),
+        ("[project\n", "cannot be read"),
+    ):
+        file.write_text(text)
+        with pytest.raises(errors.InvalidInput, match=message):
+            from_file(file)
 
 
 def uses_numpy(count: int) -> Any:

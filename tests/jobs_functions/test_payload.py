@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import importlib
 import json
+import logging
 import math
 import multiprocessing
 import os
@@ -12,13 +14,17 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
+from logging import info
 from pathlib import Path
-from typing import Any
+from tempfile import mkdtemp
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
 from aksgpu import errors, jobs
+from aksgpu.payload.captured import class_body_names, imported_names, reachable_functions
 from aksgpu.payload.modules import find_root, project_modules
 from aksgpu.payload.packing import pack_call
 
@@ -152,6 +158,76 @@ def test_each_kind_of_callable_travels(function: Any, mode: str, tmp_path: Path)
     assert pickle.loads(run.record.body) == 42
 
 
+LIMIT = 40
+FACTOR = 3
+
+
+def defines_classes() -> int:
+    class Outer:
+        limit = LIMIT
+
+        def method(self) -> int:
+            class Inner:
+                scaled: ClassVar = helper_module.scaled(self.limit)
+
+            return Inner.scaled
+
+    return Outer().method()
+
+
+@pytest.mark.parametrize("mode", ["pickle", "source"])
+def test_variables_that_only_class_bodies_read_travel(mode: str, tmp_path: Path) -> None:
+    run = run_payload(pack(defines_classes, mode=mode), tmp_path)
+    assert run.record is not None, run.output
+    assert run.record.header["kind"] == "value", run.output
+    assert pickle.loads(run.record.body) == 400
+
+
+def test_variables_that_a_class_body_assigns_first_stay_here() -> None:
+    def defines_class() -> int:
+        class Inner:
+            LIMIT = 1
+            twice: int = LIMIT * 2
+            rate = FACTOR
+
+        return Inner.twice
+
+    assert class_body_names(defines_class.__code__) == ["FACTOR"]
+
+
+class Slots:
+    """A class whose objects have slots instead of a dict."""
+
+    __slots__ = ("__private", "__weakref__", "number")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.__private = -number
+
+    def sum(self) -> int:
+        return self.number + self.__private
+
+
+class Pair(NamedTuple):
+    """A class whose slots its base sets."""
+
+    first: int
+    second: Slots
+
+
+def with_slots(before: Slots) -> tuple[Pair, bool]:
+    return Pair(1, Slots(before.number + 1)), hasattr(before, "__dict__")
+
+
+def test_objects_with_slots_come_back(tmp_path: Path) -> None:
+    run = run_payload(pack(with_slots, Slots(1), mode="pickle"), tmp_path)
+    assert run.record is not None, run.output
+    assert run.record.header["kind"] == "value", run.output
+    pair, has_dict = pickle.loads(run.record.body)
+    after = pair.second
+    assert (type(pair), type(after), after.number, after.sum(), has_dict) == (Pair, Slots, 2, 0, False)
+
+
 def in_new_processes(count: int) -> list[int]:
     with multiprocessing.get_context("spawn").Pool(count) as pool:
         return pool.map(math.factorial, range(count))
@@ -195,6 +271,92 @@ def test_the_fingerprint_is_the_same_in_each_kernel() -> None:
     assert len(found) == 1
 
 
+def calls_library() -> str:
+    logging.info("in a function of a library that has a lock")
+    info("the same by its name")
+    return mkdtemp()
+
+
+def test_functions_of_libraries_are_not_part_of_a_call() -> None:
+    modules = project_modules(HERE)
+    assert reachable_functions(calls_library, modules) == [calls_library]
+    assert imported_names(calls_library, modules) == []
+    assert pack(calls_library).fingerprint == pack(calls_library).fingerprint
+
+
+class Rates:
+    """A class with data, a property and a method that a function uses."""
+
+    first = 1
+
+    @property
+    def second(self) -> int:
+        return 2
+
+    def sum(self) -> int:
+        return self.first + self.second
+
+
+def uses_class() -> int:
+    return Rates().sum()
+
+
+def with_default(number: int = 1, *, factor: int = 1) -> int:
+    return number * factor
+
+
+def fingerprints(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str, str]]:
+    """Yield a change's name, and the fingerprints of a call before and after it."""
+    for kind, one, other in (
+        ("partial", functools.partial(add, offset=1), functools.partial(add, offset=2)),
+        ("self", Adder(1).add, Adder(2).add),
+    ):
+        yield kind, pack(one, 1).fingerprint, pack(other, 1).fingerprint
+    for field, value in (("__defaults__", (2,)), ("__kwdefaults__", {"factor": 2})):
+        before = pack(with_default).fingerprint
+        with monkeypatch.context() as patch:
+            patch.setattr(with_default, field, value)
+            yield field, before, pack(with_default).fingerprint
+    for name, member in (("first", 2), ("second", property(lambda self: 3)), ("sum", lambda self: 4)):
+        before = pack(uses_class).fingerprint
+        with monkeypatch.context() as patch:
+            patch.setattr(Rates, name, member)
+            yield name, before, pack(uses_class).fingerprint
+
+
+def test_the_fingerprint_differs_if_the_call_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    same = [name for name, before, after in fingerprints(monkeypatch) if before == after]
+    assert same == []
+
+
+LOCK = threading.Lock()
+
+
+def locks() -> None:
+    with LOCK:
+        pass
+
+
+def test_a_variable_of_a_module_that_cannot_be_pickled_is_named(project: Path) -> None:
+    first = importlib.import_module("own_package.first")
+    first.LOCK = threading.Lock()
+
+    def uses_module(x: int) -> Any:
+        return first.double(x)
+
+    with pytest.raises(errors.InvalidInput, match=r"variable 'LOCK' of the module own_package\.first") as raised:
+        pack_call(uses_module, (5,), {}, root=project)
+    assert "from own_package.first import" in raised.value.hint
+
+
+def test_a_variable_of_a_helper_that_cannot_be_pickled_is_named() -> None:
+    def calls_helper() -> None:
+        locks()
+
+    with pytest.raises(errors.InvalidInput, match="the variable 'LOCK', which the function locks uses, cannot"):
+        pack(calls_helper)
+
+
 # Explain
 
 
@@ -225,6 +387,68 @@ def test_explain_sends_nothing_and_names_what_is_large(cpu: jobs.Executor) -> No
 def test_explain_refuses_what_cannot_travel(cpu: jobs.Executor) -> None:
     with pytest.raises(errors.InvalidInput, match="argument 1"):
         cpu.explain(print, sys.stdout.buffer)
+
+
+# The main module
+
+
+def parses_arguments() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", type=int, default=3)
+    return int(parser.parse_args().epochs)
+
+
+def test_a_function_that_parses_arguments_gets_none(tmp_path: Path) -> None:
+    run = run_payload(pack(parses_arguments), tmp_path)
+    assert run.record is not None, run.output
+    assert run.record.header["kind"] == "value", run.output
+    assert pickle.loads(run.record.body) == 3
+
+
+MAIN_PROGRAM = """
+import concurrent.futures
+import json
+import multiprocessing
+import pickle
+import sys
+from pathlib import Path
+
+sys.path.insert(0, {tests!r})
+
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+
+def double(point):
+    return Point(point.x * 2)
+
+
+def in_processes(method, count):
+    context = multiprocessing.get_context(method)
+    points = [pickle.loads(pickle.dumps(Point(x))) for x in range(count)]
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        return [point.x for point in pool.map(double, points)]
+
+
+if __name__ == "__main__":
+    from jobs_functions.pod_process import pack, run_payload
+
+    run = run_payload(pack(in_processes, {method!r}, 3, mode={mode!r}), Path({folder!r}))
+    body = run.record.body
+    print(json.dumps(pickle.loads(body) if run.record.header["kind"] == "value" else json.loads(body)["traceback"]))
+"""
+
+
+@pytest.mark.parametrize("mode", ["pickle", "source"])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_pickle_finds_what_the_main_program_defines(mode: str, method: str, tmp_path: Path) -> None:
+    file = tmp_path / "main_program.py"
+    file.write_text(MAIN_PROGRAM.format(tests=str(HERE.parent), method=method, mode=mode, folder=str(tmp_path / "pod")))
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=150, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [0, 2, 4]
 
 
 # Notebook cells

@@ -251,6 +251,16 @@ def test_wrong_scripts_are_refused(gpu: jobs.Executor, project: Path, script: ob
         gpu.script(script)  # type: ignore[arg-type]  # what is tested
 
 
+def test_the_hint_for_a_module_runs_it(gpu: jobs.Executor, project: Path) -> None:
+    with pytest.raises(errors.InvalidInput) as raised:
+        gpu.script("-m", "package.train")
+    (project / "package" / "train.py").write_text("from . import __name__ as package\nprint(__name__, package)\n")
+    (project / "file.py").write_text(raised.value.hint.split("`")[1])
+    job = gpu.script("file.py", include=["package/"])
+    job.result(TIMEOUT)
+    assert job.logs() == "__main__ package\n"
+
+
 def test_a_script_outside_the_root_is_refused(aks: Cluster, project: Path) -> None:
     gpu = jobs.Executor(aks, gpus=0, root=project / "package")
     with pytest.raises(errors.InvalidInput, match="must be below the project's directory"):
