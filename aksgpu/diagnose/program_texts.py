@@ -99,6 +99,25 @@ STORAGE_TEXTS = (
         near_miss="opened the file system read-write",
         source="https://kubernetes.io/docs/tasks/configure-pod-container/security-context/",
     ),
+    FailureText(
+        name="a volume lost its server",
+        pattern=r"Stale file handle|\[Errno (?:5|107|112|116|121)\] [\w /]{1,60}: ['\"]?/"
+        r"|Transport endpoint is not connected: ['\"]?/|(?:'|: )/[^\n:]{1,200}: Transport endpoint is not connected",
+        verdict="a volume has lost the connection to its server, or its data cannot be read",
+        cure=Cure(
+            "Run it again: a new pod mounts the volume again. If it recurs, look at the driver of the volume on NODE "
+            "(csi-azurefile-node or csi-blob-node in kube-system: a driver that restarts breaks mounts of blobfuse), "
+            "and at the limits of the storage account.",
+            'from aksgpu import jobs\njobs.apply(aks, jobs.get(aks, "JOB", namespace="NAMESPACE").manifest(), '
+            "replace=True)",
+            "kubectl get pods --namespace kube-system --field-selector spec.nodeName=NODE\n"
+            "kubectl describe pod POD --namespace NAMESPACE",
+        ),
+        places=frozenset({Place.LOG}),
+        example="OSError: [Errno 107] Transport endpoint is not connected: '/mnt/blob'",
+        near_miss="OSError: [Errno 107] Transport endpoint is not connected",
+        source="https://github.com/kubernetes-sigs/blob-csi-driver/blob/master/docs/csi-debug.md",
+    ),
 )
 """Shared memory and disks. Shared memory comes first: its text may contain that of a full disk."""
 
@@ -152,6 +171,23 @@ DISTRIBUTED_TEXTS = (
         example="NCCL WARN Bootstrap : no socket interface found",
         near_miss="NCCL INFO Bootstrap : Using eth0:10.244.1.7<0>",
         source=_NCCL_HELP,
+    ),
+    FailureText(
+        name="Gloo finds no address",
+        pattern=r"Unable to find address for: |third_party/gloo/gloo/transport/tcp/device\.cc[^\n]{0,80}ifa != nullptr",
+        verdict="Gloo finds no address of the pod: its name, or the interface in GLOO_SOCKET_IFNAME, is not known",
+        cure=Cure(
+            f"Set GLOO_SOCKET_IFNAME to eth0, the interface of pods on AKS; {RUN_AGAIN}",
+            edit_job(
+                'pod["containers"][0].setdefault("env", []).append({"name": "GLOO_SOCKET_IFNAME", "value": "eth0"})'
+            ),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="RuntimeError: [enforce fail at /pytorch/third_party/gloo/gloo/transport/tcp/device.cc:84] ifa != "
+        "nullptr. Unable to find address for: train-0",
+        near_miss="[Gloo] Rank 0 is connected to 1 peer ranks.",
+        source="https://docs.pytorch.org/docs/stable/distributed.html",
     ),
     FailureText(
         name="the port is in use",
@@ -215,6 +251,7 @@ DISTRIBUTED_TEXTS = (
         pattern=r"client socket has timed out after|RendezvousTimeoutError|RendezvousConnectionError"
         r"|Timed out (?:after \d{1,6} seconds )?waiting for clients|TCPStore[^\n]{0,80}(?:timed out|timeout)"
         r"|wait timeout after \d{1,9}ms, keys|client socket has failed to connect to|DeadlineExceededError: Barrier"
+        r"|\[c10d\] The IPv[46] network addresses of \([^()\n]{1,200}\) cannot be retrieved"
         r"|Error initializing torch\.distributed using env:// rendezvous|"
         r"(?:Barrier|Coordination service)[^\n]{0,60}(?:timed out|DEADLINE_EXCEEDED)",
         verdict="the processes of the training do not find each other",
@@ -296,6 +333,7 @@ DISTRIBUTED_TEXTS = (
         r"|[Aa]nother (?:rank|process"
         r"|worker) (?:has )?failed"
         r"|tasks? reported to be (?:stuck|unhealthy)|Terminating process because the JAX distributed service"
+        r"|tensors were submitted to be reduced, gathered or broadcasted by subset of ranks"
         r"|horovodrun[^\n]{0,80}aborted|Horovod has been shut down|ORTE has lost communication|MPI_ABORT was invoked"
         r"|Detected at least one worker (?:died|failed)|The actor (?:died|is dead)|ActorDiedError|WorkerCrashedError",
         verdict="it lost the connection to another process of the training, which had failed before or does not answer",
@@ -334,7 +372,8 @@ IMAGE_CONTENT_TEXTS = (
     ),
     FailureText(
         name="no CUDA toolkit",
-        pattern=r"CUDA_HOME environment variable is not set|nvcc: (?:command )?not found|nvcc[^\n]{0,20}No such file"
+        pattern=r"CUDA_HOME environment variable is not set|CUDA_HOME does not exist"
+        r"|nvcc: (?:command )?not found|nvcc[^\n]{0,20}No such file"
         r"|[Cc]ould not find (?:nvcc|CUDA toolkit)|No such file or directory: '[^'\n]{0,80}/nvcc'"
         r"|ptxas: (?:command )?not found|[Cc]ouldn't invoke ptxas|libdevice not found at"
         r"|Cannot find (?:CUDA )?libdevice"
@@ -424,7 +463,9 @@ IMAGE_CONTENT_TEXTS = (
         r"different CUDA|incompatible (?:with|version of) (?:torch|numpy|transformers|jaxlib)"
         r"|jaxlib version [\d.]{1,10} is "
         r"(?:newer|older|incompatible)|Descriptors cannot (?:not )?be created directly|binary incompatibility"
-        r"|CUDA Setup failed despite GPU being available|Mismatched PJRT plugin PJRT API version",
+        r"|CUDA Setup failed despite GPU being available|Configured (?:CUDA|ROCm) binary not found at"
+        r"|does not match the version torch was compiled with|mismatches the version that was used to compile"
+        r"|Mismatched PJRT plugin PJRT API version",
         verdict="packages in the image do not fit together",
         cure=Cure(
             "Install the packages in versions that were built for each other (pip install with one requirements file "
@@ -512,7 +553,7 @@ IMAGE_CONTENT_TEXTS = (
         pattern=r"Temporary failure in name resolution|Name or service not known|Network is unreachable"
         r"|No route to host"
         r"|NameResolutionError|Could not resolve host|Max retries exceeded with url|getaddrinfo (?:EAI_AGAIN|ENOTFOUND)"
-        r"|couldn't connect to '?https?://|CERTIFICATE_VERIFY_FAILED|ConnectTimeoutError|LocalEntryNotFoundError"
+        r"|couldn't connect to '?https?://|ConnectTimeoutError|LocalEntryNotFoundError"
         r"|URLError: <urlopen error|Connection timed out|Failed to establish a new connection",
         verdict="the program cannot reach a server that it needs",
         cure=Cure(
@@ -546,6 +587,23 @@ IMAGE_CONTENT_TEXTS = (
         example="urllib.error.HTTPError: HTTP Error 403: Forbidden",
         near_miss="HTTP 200 OK",
         source="https://github.com/cvdfoundation/mnist/issues/4",
+    ),
+    FailureText(
+        name="a script that is not executable",
+        pattern=r"(?:^|[\n/ ])(?:ba|da|z)?sh: (?:(?:line )?\d{1,6}: )?(?P<script_>[\w./-]{1,200}\.(?:sh|py|bash)): "
+        r"Permission denied",
+        verdict="{script_} is not executable",
+        cure=Cure(
+            "Name the interpreter in command, such as bash SCRIPT or python SCRIPT, or make the file executable: RUN "
+            "chmod +x SCRIPT in the Dockerfile, defaultMode: 0755 for a ConfigMap; "
+            f"{RUN_AGAIN}",
+            edit_job('pod["containers"][0]["command"] = ["bash", "/workspace/run.sh"]'),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="/bin/bash: /workspace/run.sh: Permission denied",
+        near_miss="/bin/sh: 1: cannot create /data/out.txt: Permission denied",
+        source="https://www.gnu.org/software/bash/manual/html_node/Exit-Status.html",
     ),
     FailureText(
         name="no permission for a file",
@@ -667,7 +725,7 @@ WRAPPER_TEXTS = (
     FailureText(
         name="a bus error",
         pattern=r"^Bus error\b|\nBus error\b|: Bus error \(core dumped\)|Fatal Python error: Bus error"
-        r"|Signal 7 \(SIGBUS\)|exitcode ?: -7\b|exits with return code = -7\b",
+        r"|Signal 7 \(SIGBUS\)|exited on signal 7\b|exitcode ?: -7\b|exits with return code = -7\b",
         verdict="the program had a bus error; a guess: in a container, /dev/shm is often full",
         cure=SHARED_MEMORY_CURE,
         places=frozenset({Place.LOG}),
@@ -679,7 +737,7 @@ WRAPPER_TEXTS = (
     FailureText(
         name="a process was killed",
         pattern=r"Signal 9 \(SIGKILL\) received by PID|exitcode ?: -9\b|exits with return code = -9\b"
-        r"|exited with code -9\b"
+        r"|exited with code -9\b|exited on signal 9\b"
         r"|^Killed$|\nKilled$"
         r"|: \d{1,9} Killed\b|SIGKILL: 9",
         verdict="a process of the training was killed (SIGKILL), probably because the node's memory was full: the log "
@@ -701,7 +759,8 @@ WRAPPER_TEXTS = (
     ),
     FailureText(
         name="a segmentation fault",
-        pattern=r"Signal 11 \(SIGSEGV\)|exitcode ?: -11\b|exits with return code = -11\b|Segmentation fault"
+        pattern=r"Signal 11 \(SIGSEGV\)|exited on signal 11\b|exitcode ?: -11\b"
+        r"|exits with return code = -11\b|Segmentation fault"
         r"|SIGSEGV(?! or other)"
         r"|Fatal Python error: Segmentation fault",
         verdict="a library of the program crashed (segmentation fault)",

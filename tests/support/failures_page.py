@@ -12,15 +12,18 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from aksgpu.diagnose.access_texts import ACCESS_TEXTS
 from aksgpu.diagnose.cures import Cure
 from aksgpu.diagnose.exit_codes import EXIT_CODES
 from aksgpu.diagnose.failure_text import FailureText
 from aksgpu.diagnose.gpu_texts import GPU_TEXTS, MEMORY_TEXTS
 from aksgpu.diagnose.kueue_workloads import KUEUE_TEXTS
+from aksgpu.diagnose.mpi_texts import MPI_TEXTS
 from aksgpu.diagnose.node_texts import NODE_TEXTS
 from aksgpu.diagnose.program_texts import DISTRIBUTED_TEXTS, IMAGE_CONTENT_TEXTS, STORAGE_TEXTS, WRAPPER_TEXTS
 from aksgpu.diagnose.scheduling_rules import RULES
 from aksgpu.diagnose.scheduling_texts import AUTOSCALER_TEXTS, RESOURCE_TEXTS, SCHEDULER_TEXTS
+from aksgpu.diagnose.serving_texts import SERVING_TEXTS
 from aksgpu.diagnose.start_texts import (
     ADMISSION_TEXTS,
     IMAGE_TEXTS,
@@ -77,14 +80,14 @@ says more, so the rules that compare a pod with each node are tried first, in th
 
 PROGRAM_TABLES: tuple[tuple[str, str, tuple[FailureText, ...]], ...] = (
     ("GPUs, drivers and CUDA", "In logs, in messages of containers and pods, and in events.", GPU_TEXTS),
-    ("Memory", "", MEMORY_TEXTS),
+    ("Memory", "", (*SERVING_TEXTS, *MEMORY_TEXTS)),
     ("Shared memory and disks", "", STORAGE_TEXTS),
     (
         "Several processes",
         "The diagnosis names the first error of the process that failed first. The others only lost their connection.",
-        (*DISTRIBUTED_TEXTS, *WRAPPER_TEXTS),
+        (*MPI_TEXTS, *DISTRIBUTED_TEXTS, *WRAPPER_TEXTS),
     ),
-    ("What an image lacks, and what a program cannot reach", "", IMAGE_CONTENT_TEXTS),
+    ("What an image lacks, and what a program cannot reach", "", (*ACCESS_TEXTS, *IMAGE_CONTENT_TEXTS)),
     ("Image pulls", "", IMAGE_TEXTS),
     ("Containers that do not start", "", START_TEXTS),
     ("Volumes", "", (*VOLUME_TEXTS, *UNMOUNTED_TEXTS)),
