@@ -739,7 +739,7 @@ WRAPPER_TEXTS = (
         pattern=r"Signal 9 \(SIGKILL\) received by PID|exitcode ?: -9\b|exits with return code = -9\b"
         r"|exited with code -9\b|exited on signal 9\b"
         r"|^Killed$|\nKilled$"
-        r"|: \d{1,9} Killed\b|SIGKILL: 9",
+        r"|: {1,10}\d{1,9} Killed\b|SIGKILL: 9",
         verdict="a process of the training was killed (SIGKILL), probably because the node's memory was full: the log "
         "does "
         "not say why",
