@@ -90,7 +90,17 @@ def _last_system_pool(refusal: Refusal) -> AzureError | None:
     return errors.AzureConflict("", hint=hint)
 
 
+_ETAG = re.compile(r"original etag not expected|preempted by \w{1,40} operation", re.I)
+
+
 def _changed(refusal: Refusal) -> AzureError | None:
+    if refusal.code == "OriginalEtagNotExpect" or _ETAG.search(refusal.message):
+        hint = (
+            "Another operation changed the pool or the cluster meanwhile. Wait until it has ended, then run the cell "
+            "again: cluster.list_pools(aks) shows the state of each pool."
+            + shell("az aks nodepool list --resource-group GROUP --cluster-name CLUSTER --output table")
+        )
+        return errors.ResourceChanged("", hint=hint)
     if refusal.http_status != 412 and refusal.code != "PreconditionFailed":
         return None
     return errors.ResourceChanged("", hint="Read the resource again, then repeat the change.")
@@ -178,6 +188,39 @@ def _service_principal(refusal: Refusal) -> AzureError | None:
     )
     return errors.AzureAuthError(
         "", hint=hint + shell("az aks update --resource-group GROUP --name CLUSTER --enable-managed-identity")
+    )
+
+
+_IDENTITY = re.compile(
+    r"userAssignedIdentities/[^'\s]{1,200}'? (?:was not found|could not be found|does not exist)", re.I
+)
+
+
+def _identity(refusal: Refusal) -> AzureError | None:
+    if not _IDENTITY.search(refusal.message):
+        return None
+    hint = (
+        "The managed identity that the cluster uses does not exist any more. Make it again under the same name with "
+        "its roles, or give the cluster another one."
+    )
+    command = "az aks update --resource-group GROUP --name CLUSTER --enable-managed-identity --assign-identity IDENTITY"
+    return errors.AzureNotFound("", hint=hint + shell(command))
+
+
+_KEY_VAULT_CODES = {"keyvaultaccessforbidden", "keyvaultkeyaccessforbidden"}
+_KEY_VAULT = re.compile(r"Unable to access key vault resource|unwrap key permissions to disk encryption set", re.I)
+
+
+def _disk_encryption(refusal: Refusal) -> AzureError | None:
+    if refusal.code.lower() not in _KEY_VAULT_CODES and not _KEY_VAULT.search(refusal.message):
+        return None
+    hint = (
+        "Let the disk encryption set use the key: give its identity the role Key Vault Crypto Service Encryption User "
+        "on the key vault, whose firewall must allow trusted Microsoft services."
+    )
+    role = '"Key Vault Crypto Service Encryption User"'
+    return errors.AzureAuthError(
+        "", hint=hint + shell(f"az role assignment create --assignee PRINCIPAL --role {role} --scope SCOPE")
     )
 
 
@@ -402,6 +445,8 @@ RULES: tuple[Rule, ...] = (
     _policy,
     _missing_role,
     _service_principal,
+    _identity,
+    _disk_encryption,
     _locked,
     _last_system_pool,
     _drain,

@@ -170,6 +170,21 @@ SCHEDULER_TEXTS = (
         source="https://kubernetes.io/docs/concepts/storage/persistent-volumes/",
     ),
     SchedulingText(
+        name="a claim that another pod uses",
+        pattern=r"ReadWriteOncePod access mode",
+        meaning="Another pod uses the claim, whose access mode allows only one.",
+        cure=Cure(
+            "Delete the other pod that uses the claim, or wait until it ends. For several pods, use a claim with "
+            "accessModes: [ReadWriteMany] and the storage class azurefile-csi.",
+            'aks.kube.list("Pod", "NAMESPACE")',
+            "kubectl get pods --namespace NAMESPACE -o custom-columns=NAME:.metadata.name,"
+            "CLAIMS:.spec.volumes[*].persistentVolumeClaim.claimName\nkubectl get pvc --namespace NAMESPACE",
+        ),
+        example="3 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode",
+        near_miss="pod has unbound immediate PersistentVolumeClaims",
+        source="https://kubernetes.io/docs/concepts/storage/persistent-volumes/#access-modes",
+    ),
+    SchedulingText(
         name="too many disks on the node",
         pattern=r"exceed max volume count|maximum number of (?:data )?disks",
         meaning="The nodes allow no further disk.",
@@ -437,6 +452,24 @@ AUTOSCALER_TEXTS = (
         example="1 not ready for scale-up",
         near_miss="1 max node group size reached",
         source=_AUTOSCALER,
+    ),
+    SchedulingText(
+        name="a taint of the NodePool for GPUs",
+        pattern=r"did not tolerate (?:taint \(taint=)?(?:sku=gpu\b|nvidia\.com/gpu\b|amd\.com/gpu\b)",
+        meaning="The pod does not tolerate the taint of the NodePool whose machines have GPUs.",
+        cure=Cure(
+            "Add a toleration of the taint that the message names, under spec.template.spec.tolerations. Node "
+            "auto-provisioning adds no machine for a pod that could not run on it.",
+            edit_job(
+                'toleration = {"key": "sku", "operator": "Exists", "effect": "NoSchedule"}',
+                'pod.setdefault("tolerations", []).append(toleration)',
+            ),
+            "kubectl get nodepools.karpenter.sh -o custom-columns=NAME:.metadata.name,TAINTS:.spec.template.spec.taints"
+            "\n" + EDIT_JOB_SHELL,
+        ),
+        example='incompatible with nodepool "gpu", did not tolerate sku=gpu:NoSchedule',
+        near_miss='incompatible with nodepool "arm", did not tolerate arch=arm64:NoSchedule',
+        source="https://learn.microsoft.com/azure/aks/node-autoprovision",
     ),
     SchedulingText(
         name="node auto-provisioning finds no size",
