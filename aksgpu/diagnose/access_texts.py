@@ -116,6 +116,73 @@ ACCESS_TEXTS = (
         source="https://learn.microsoft.com/azure/storage/blobs/assign-azure-role-data-access",
     ),
     FailureText(
+        name="the key of the storage account is not valid",
+        pattern=r"Server failed to authenticate the request|ErrorCode:AuthenticationFailed|Signature did not match",
+        verdict="the storage account does not accept the key or the token (SAS) of the program: it is wrong or has "
+        "expired",
+        cure=Cure(
+            "Put a current key or token into the Secret from which the container gets it, or let the pod log in with a "
+            f"managed identity; {RUN_AGAIN}",
+            "",
+            "az storage account keys list --account-name ACCOUNT --output table\n"
+            "kubectl create secret generic storage --namespace NAMESPACE --from-literal=key=KEY",
+        ),
+        places=_LOG,
+        example="azure.core.exceptions.ClientAuthenticationError: Server failed to authenticate the request. Make sure "
+        "the value of Authorization header is formed correctly including the signature.",
+        near_miss="the server authenticated the request",
+        source="https://learn.microsoft.com/rest/api/storageservices/common-rest-api-error-codes",
+    ),
+    FailureText(
+        name="the storage account has no such container or file",
+        pattern=r"The specified (?:container|blob|path|filesystem|resource|share|file system) does not exist"
+        r"|ErrorCode:(?:ContainerNotFound|BlobNotFound|PathNotFound|FilesystemNotFound|ShareNotFound)",
+        verdict="the storage account has no container or file of the name that the program gives",
+        cure=Cure(
+            f"Correct the name of the account, of the container or of the path in args; {RUN_AGAIN}",
+            edit_job('pod["containers"][0]["args"] = ["--data", "az://CORRECT-CONTAINER/path"]'),
+            "az storage container list --account-name ACCOUNT --auth-mode login --output table\n" + EDIT_JOB_SHELL,
+            f"Correct the name of the account, of the container or of the path in args; {RUN_AGAIN}",
+        ),
+        places=_LOG,
+        example="azure.core.exceptions.ResourceNotFoundError: The specified container does not exist.",
+        near_miss="the specified container exists",
+        source="https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes",
+    ),
+    FailureText(
+        name="the program has no credentials for S3",
+        pattern=r"NoCredentialsError|Unable to locate credentials|PartialCredentialsError",
+        verdict="the program has no credentials for a store of the kind of S3",
+        cure=Cure(
+            "Create a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and pass it to the container with "
+            f"envFrom; for a store outside of AWS, AWS_ENDPOINT_URL too; {RUN_AGAIN}",
+            edit_job('pod["containers"][0].setdefault("envFrom", []).append({"secretRef": {"name": "s3"}})'),
+            "kubectl create secret generic s3 --namespace NAMESPACE --from-literal=AWS_ACCESS_KEY_ID=ID "
+            "--from-literal=AWS_SECRET_ACCESS_KEY=KEY",
+        ),
+        places=_LOG,
+        example="botocore.exceptions.NoCredentialsError: Unable to locate credentials",
+        near_miss="credentials were located in the environment",
+        source="https://docs.aws.amazon.com/boto3/latest/guide/credentials.html",
+    ),
+    FailureText(
+        name="a server has a fault",
+        pattern=r"(?P<status_>500|502|503|504) Server Error: |HTTP Error (?P<code_>500|502|503|504): ",
+        verdict="a server that the program uses has a fault itself (HTTP[ {status_}][ {code_}])",
+        cure=Cure(
+            "Run it again after some minutes: with backoffLimit above 0 the Job controller does so by itself. Data and "
+            "models on a volume make the program independent of the server.",
+            'from aksgpu import jobs\njobs.apply(aks, jobs.get(aks, "JOB", namespace="NAMESPACE").manifest(), '
+            "replace=True)",
+            EDIT_JOB_SHELL,
+        ),
+        places=_LOG,
+        example="huggingface_hub.errors.HfHubHTTPError: 503 Server Error: Service Temporarily Unavailable for url: "
+        "https://huggingface.co/api/models/bert-base",
+        near_miss="503 files were served",
+        source="https://developer.mozilla.org/docs/Web/HTTP/Reference/Status/503",
+    ),
+    FailureText(
         name="a certificate is not trusted",
         pattern=r"CERTIFICATE_VERIFY_FAILED|SSLCertVerificationError|SSL certificate problem: "
         r"|unable to get local issuer certificate|server certificate verification failed",

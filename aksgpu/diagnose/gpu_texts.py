@@ -170,6 +170,7 @@ GPU_TEXTS = (
         r"|CUDA_ERROR_NO_BINARY_FOR_GPU|device kernel image is invalid|CUDA_ERROR_INVALID_IMAGE"
         r"|Unsupported gpu architecture '|Value 'sm_\w{1,5}' is not defined for option 'gpu-name'"
         r"|Unsupported compute capability|is not a recognized processor for this target"
+        r"|nvrtc: error: invalid value for --gpu-architecture"
         r"|no kernel image (?:was )?found for|binary was not compiled for GPU arch"
         r"|No supported GPU\(s\) detected to run this container"
         r"|[Tt]his build (?:of \w{1,30} )?(?:does not|doesn't) support (?:the )?(?:GPU|compute capability)",
@@ -182,10 +183,30 @@ GPU_TEXTS = (
         source="https://github.com/pytorch/pytorch/issues/31285",
     ),
     FailureText(
+        name="an engine of TensorRT for another GPU",
+        pattern=r"engine plan file is (?:generated on an incompatible device|not compatible with this version)"
+        r"|deserializeCudaEngine: [^\n]{0,200}(?:[Vv]ersion tag does not match|rebuild)",
+        kind=errors.DriverMismatch,
+        verdict="the engine file of TensorRT was built for another GPU or another version of TensorRT",
+        cure=Cure(
+            "Build the engine again, with the image and on the VM size that run it: trtexec --onnx=MODEL "
+            f"--saveEngine=FILE; or use the size for which it was built; {RUN_AGAIN}",
+            edit_job('pod["containers"][0]["command"] = ["trtexec", "--onnx=model.onnx", "--saveEngine=model.plan"]'),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="[TRT] [E] IRuntime::deserializeCudaEngine: Error Code 6: API Usage Error (The engine plan file is "
+        "generated on an incompatible device, expecting compute 8.0 got compute 7.5, please rebuild.)",
+        near_miss="[TRT] [I] Loaded engine size: 120 MiB",
+        source="https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/advanced.html",
+    ),
+    FailureText(
         name="the GPU lacks a feature",
         pattern=r"FlashAttention only supports Ampere GPUs or newer"
         r"|Bfloat16 is only supported on GPUs with compute capability"
-        r"|setup doesn't support bf16|fp8 (?:quantization|training) (?:is )?(?:only )?(?:requires"
+        r"|setup doesn't support bf16|bf16 mixed precision requires|requires device with capability >"
+        r"|type fp8\w{1,8} not supported in this architecture"
+        r"|fp8 (?:quantization|training) (?:is )?(?:only )?(?:requires"
         r"|supported)"
         r"|requires (?:a GPU with )?(?:compute|cuda|CUDA) capability (?:of at least |>= ?|at least )?\d"
         r"|GPU with compute capability less than|Minimum capability: \d|not supported on (?:Turing|Volta|Pascal)",
@@ -273,7 +294,7 @@ GPU_TEXTS = (
         name="the GPU does not serve the program",
         pattern=r"CUDA-capable device(?:s|\(s\)) (?:is/)?are busy or unavailable|cudaErrorDevicesUnavailable"
         r"|CUDA_ERROR_DEVICE_UNAVAILABLE|CUDA unknown error - this may be due|CUDA error: unknown error"
-        r"|CUDA_ERROR_UNKNOWN\b|CUDA error: device not ready",
+        r"|CUDA_ERROR_UNKNOWN\b|CUDA error: device not ready|\bError 999: unknown error",
         kind=errors.GpuStackError,
         verdict="the GPU does not serve the program: another process uses it exclusively, the server of MPS does not "
         "answer, or the GPU is in a bad state (which of them, the text does not say)",
@@ -423,6 +444,23 @@ GPU_TEXTS = (
         source="https://github.com/triton-lang/triton/blob/main/third_party/nvidia/backend/driver.py",
     ),
     FailureText(
+        name="a program that does not read the ids of GPUs",
+        pattern=r"invalid literal for int\(\) with base 10: '(?:MIG|GPU)-",
+        verdict="the program expects numbers in CUDA_VISIBLE_DEVICES, which has the id of a GPU or of a MIG slice",
+        cure=Cure(
+            'Set CUDA_VISIBLE_DEVICES to "0" in env: a container has only the GPUs that it asks for, numbered from 0. '
+            f"Or use a newer version of the program; {RUN_AGAIN}",
+            edit_job(
+                'pod["containers"][0].setdefault("env", []).append({"name": "CUDA_VISIBLE_DEVICES", "value": "0"})'
+            ),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="ValueError: invalid literal for int() with base 10: 'MIG-3f4d6d4e-0000-5e12-8c55-000000000000'",
+        near_miss="ValueError: invalid literal for int() with base 10: 'three'",
+        source="https://docs.nvidia.com/datacenter/tesla/mig-user-guide/",
+    ),
+    FailureText(
         name="CUDA in a forked process",
         pattern=r"Cannot re-initialize CUDA in forked subprocess",
         verdict="a worker process uses CUDA after its parent did, and was forked from it",
@@ -449,6 +487,7 @@ GPU_TEXTS = (
         r"(?:cuda|CUDA)|compiled without (?:GPU|CUDA|cuda) support|not (?:built|compiled) with (?:GPU|CUDA) support"
         r"|was built without CUDA|Could not run '[\w:.]{1,80}' with arguments from the 'CUDA' backend"
         r"|Unable to use CUDA: the package is built for CPU|XGBoost version not compiled with GPU support"
+        r"|Compile with USE_CUDA=1 to enable GPU|Distributed package doesn't have NCCL built in"
         r"|GPU Tree Learner was not enabled in this build|CUDA Tree Learner was not enabled in this build",
         kind=errors.JobFailed,
         verdict="the image's framework is a build for the CPU and cannot use the GPU",
@@ -510,7 +549,7 @@ GPU_TEXTS = (
         name="an invalid memory access on the GPU",
         pattern=r"an illegal memory access was encountered|CUDA_ERROR_ILLEGAL_ADDRESS|device-side assert triggered"
         r"|CUDA_ERROR_ASSERT|unspecified launch failure|CUDA_ERROR_LAUNCH_FAILED|misaligned address"
-        r"|CUBLAS_STATUS_EXECUTION_FAILED"
+        r"|CUBLAS_STATUS_EXECUTION_FAILED|CUDA error: invalid (?:configuration argument|argument|resource handle)"
         r"|an illegal instruction was encountered|CUDA_ERROR_MISALIGNED_ADDRESS|Warp Illegal (?:Address|Instruction)"
         r"|Assertion `[^`\n]{1,80}` failed\.?$",
         verdict="a kernel of the program failed on the GPU",

@@ -61,7 +61,7 @@ STORAGE_TEXTS = (
     ),
     FailureText(
         name="the disk is full",
-        pattern=r"No space left on device|Disk quota exceeded|OSError: \[Errno 28\]|Not enough (?:free )?disk space"
+        pattern=r"[Nn]o space left on device|Disk quota exceeded|OSError: \[Errno 28\]|Not enough (?:free )?disk space"
         r"|PytorchStreamWriter failed writing file|not enough space on the disk|ENOSPC"
         r"|enforce fail at inline_container\.cc[^\n]{0,60}unexpected pos",
         verdict="the disk is full",
@@ -170,6 +170,21 @@ DISTRIBUTED_TEXTS = (
         places=frozenset({Place.LOG}),
         example="NCCL WARN Bootstrap : no socket interface found",
         near_miss="NCCL INFO Bootstrap : Using eth0:10.244.1.7<0>",
+        source=_NCCL_HELP,
+    ),
+    FailureText(
+        name="the GPUs of a node cannot reach each other",
+        pattern=r"NCCL WARN [^\n]{0,120}peer access is not supported",
+        verdict="NCCL uses the direct way between two GPUs, which this VM size or this sharing of GPUs does not have",
+        cure=Cure(
+            f"Set NCCL_P2P_DISABLE=1 in env: NCCL then uses the memory of the host; {RUN_AGAIN}",
+            edit_job('pod["containers"][0].setdefault("env", []).append({"name": "NCCL_P2P_DISABLE", "value": "1"})'),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="transport/p2p.cc:275 NCCL WARN Cuda failure 217 'peer access is not supported between these two "
+        "devices'",
+        near_miss="NCCL INFO Channel 00/0 : 0[0] -> 1[1] via P2P/CUMEM",
         source=_NCCL_HELP,
     ),
     FailureText(
@@ -443,6 +458,95 @@ IMAGE_CONTENT_TEXTS = (
         source="https://gitpython.readthedocs.io/en/stable/intro.html#requirements",
     ),
     FailureText(
+        name="pdsh is missing",
+        pattern=r"launcher '(?:pdsh|openmpi|mvapich|mpich)' not installed|(?:^|\n|: )pdsh: (?:command )?not found",
+        verdict="the image lacks pdsh or MPI, with which DeepSpeed starts processes on several nodes",
+        cure=_in_image("it", f"{_APT} pdsh, and start DeepSpeed with torchrun in each pod instead of a host file"),
+        places=frozenset({Place.LOG}),
+        example="RuntimeError: launcher 'pdsh' not installed.",
+        near_miss="launcher pdsh starts 4 processes",
+        source="https://www.deepspeed.ai/getting-started/",
+    ),
+    FailureText(
+        name="the container's user has no name",
+        pattern=r"getpwuid\(\): uid not found|I have no name!|no such user: \d",
+        verdict="the container's user has a number without a name in the image, and the program asks for the name",
+        cure=Cure(
+            "Set USER, LOGNAME and HOME in env (HOME to a directory that the user may write), or leave runAsUser out; "
+            f"{RUN_AGAIN}",
+            edit_job(
+                'env = pod["containers"][0].setdefault("env", [])',
+                'for name, value in {"USER": "me", "LOGNAME": "me", "HOME": "/tmp"}.items():\n'
+                '    env.append({"name": name, "value": value})',
+            ),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="KeyError: 'getpwuid(): uid not found: 1000'",
+        near_miss="uid 1000 was found",
+        source="https://docs.python.org/3/library/getpass.html#getpass.getuser",
+    ),
+    FailureText(
+        name="lines of Windows in a script",
+        pattern=r"env: '?(?:ba|da|z)?(?:sh|python3?)(?:\\r|\r)|(?:\^M|\\r|\r): (?:bad interpreter|command not found)"
+        r"|\$'\\r': command not found",
+        verdict="a script has the line endings of Windows, so that its interpreter is not found",
+        cure=Cure(
+            "Convert the script in the Dockerfile: RUN sed -i 's/\\r$//' SCRIPT; and let git keep its line endings: "
+            f"*.sh text eol=lf in .gitattributes; {RUN_AGAIN}",
+            edit_job('pod["containers"][0]["image"] = "IMAGE-WITH-CORRECTED-SCRIPT"'),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="/usr/bin/env: 'bash\\r': No such file or directory",
+        near_miss="/usr/bin/env: 'python': No such file or directory",
+        source="https://git-scm.com/docs/gitattributes#_eol",
+    ),
+    FailureText(
+        name="an entry point that cannot be started",
+        pattern=r"(?:^|\n)exec (?P<file_>/[^\s:]{1,200}): no such file or directory",
+        verdict="{file_} cannot be started: it is not in the image, or what its first line names is not (a file with "
+        "the line endings of Windows names a wrong one)",
+        cure=Cure(
+            "Correct command, or the file: its first line must name an interpreter of the image, such as #!/bin/sh, "
+            f"and its lines must not end as in Windows: RUN sed -i 's/\\r$//' FILE; {RUN_AGAIN}",
+            edit_job('pod["containers"][0]["command"] = ["sh", "/entrypoint.sh"]'),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="exec /entrypoint.sh: no such file or directory",
+        near_miss="executed /entrypoint.sh",
+        source="https://github.com/docker/for-win/issues/1340",
+    ),
+    FailureText(
+        name="transformers is too old for the model",
+        pattern=r"Transformers does not recognize this architecture|Model architectures \[[^\]\n]{1,200}\] (?:are not "
+        r"supported|failed to be inspected)|KeyError: '(?:qwen|llama|mistral|gemma|phi|deepseek)[\w.-]{0,30}'$",
+        verdict="the version of transformers or vLLM in the image does not know the model",
+        cure=_in_image("a newer version", "RUN pip install --upgrade transformers"),
+        places=frozenset({Place.LOG}),
+        example="ValueError: The checkpoint you are trying to load has model type `qwen3` but Transformers does not "
+        "recognize this architecture.",
+        near_miss="Resolved architecture: Qwen3ForCausalLM",
+        source="https://github.com/huggingface/transformers/releases",
+    ),
+    FailureText(
+        name="a model with code of its own",
+        pattern=r"Please pass the argument `trust_remote_code=True`|requires you to execute the (?:configuration"
+        r"|dataset|modeling|tokenizer) (?:file|script) in that repo",
+        verdict="the model has code of its own, which the program only runs if it is told to",
+        cure=Cure(
+            "Read the code in the model's repository. If you trust it, pass trust_remote_code=True, or "
+            f"--trust-remote-code of vLLM; {RUN_AGAIN}",
+            edit_job('pod["containers"][0].setdefault("args", []).append("--trust-remote-code")'),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="Please pass the argument `trust_remote_code=True` to allow custom code to be run.",
+        near_miss="the argument trust_remote_code was passed",
+        source="https://huggingface.co/docs/transformers/custom_models",
+    ),
+    FailureText(
         name="a Python module is missing",
         pattern=r"ModuleNotFoundError: No module named '?(?P<module_>[\w.]{1,80})"
         r"|ImportError: No module named (?P<old_>[\w.]{1,80})"
@@ -533,6 +637,7 @@ IMAGE_CONTENT_TEXTS = (
         pattern=r"GatedRepoError|Access to model [^\n]{1,120} is restricted|Cannot access gated repo"
         r"|You are trying to access a "
         r"gated repo|401 Client Error[^\n]{0,80}huggingface\.co|RepositoryNotFoundError: 401|Invalid user token"
+        r"|CommError: [^\n]{0,60}(?:not logged in|401)"
         r"|api_key not configured \(no-tty\)|wandb: ERROR api_key|Invalid credentials in Authorization header",
         verdict="a download needs a login that the container does not have",
         cure=Cure(
@@ -554,7 +659,8 @@ IMAGE_CONTENT_TEXTS = (
         r"|No route to host"
         r"|NameResolutionError|Could not resolve host|Max retries exceeded with url|getaddrinfo (?:EAI_AGAIN|ENOTFOUND)"
         r"|couldn't connect to '?https?://|ConnectTimeoutError|LocalEntryNotFoundError"
-        r"|URLError: <urlopen error|Connection timed out|Failed to establish a new connection",
+        r"|URLError: <urlopen error|Connection timed out|Read timed out\.|ReadTimeout\b"
+        r"|Failed to establish a new connection",
         verdict="the program cannot reach a server that it needs",
         cure=Cure(
             "Check the name of the server, the cluster's outbound rules (firewall, network policy, user-defined route) "
@@ -736,7 +842,8 @@ WRAPPER_TEXTS = (
     ),
     FailureText(
         name="a process was killed",
-        pattern=r"Signal 9 \(SIGKILL\) received by PID|exitcode ?: -9\b|exits with return code = -9\b"
+        pattern=r"TerminatedWorkerError: |KilledWorker: |Signal 9 \(SIGKILL\) received by PID"
+        r"|exitcode ?: -9\b|exits with return code = -9\b"
         r"|exited with code -9\b|exited on signal 9\b"
         r"|^Killed$|\nKilled$"
         r"|: {1,10}\d{1,9} Killed\b|SIGKILL: 9",

@@ -24,7 +24,7 @@ _KARPENTER = re.compile(
     r"(?:Failed to schedule pod|Could not schedule pod|no nodepools found)[,:]?\s*(?P<causes>.*)", re.S
 )
 _CAUSE = re.compile(r"(?<![\d.])(?P<count>\d{1,9}) (?P<cause>(?:\{[^{}]*\}|[^,{])+)")
-_BINDING = re.compile(r"binding volumes: (?:timed out|context deadline|failed)|persistentvolumeclaim \"")
+_BINDING = re.compile(r"binding volumes: (?:timed out|context deadline|failed|pv \")|persistentvolumeclaim \"")
 
 DEFAULT_POOL = "gpunp"
 """The tutorial's GPU pool. Hints use it when the pod's pool is not known."""

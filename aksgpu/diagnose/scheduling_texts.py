@@ -150,7 +150,8 @@ def _less(resource: str) -> Cure:
 SCHEDULER_TEXTS = (
     SchedulingText(
         name="a volume in another zone",
-        pattern=r"volume node affinity conflict|no available volume zone|volume\(s\)? in (?:a )?different zone",
+        pattern=r"volume node affinity conflict|node affinity doesn't match node"
+        r"|no available volume zone|volume\(s\)? in (?:a )?different zone",
         meaning="The pod's disk is in another availability zone than the nodes.",
         cure=VOLUME_ZONE,
         example="2 node(s) had volume node affinity conflict",
@@ -578,5 +579,6 @@ def _untolerated_kinds(text: str, tolerations: list[Mapping[str, Any]]) -> set[T
     for key, value in taints_in(text):
         taint = {"key": key, "value": value, "effect": "NoSchedule"}
         if not tolerates(tolerations, taint):
-            kinds.add(meaning(key).kind)
+            # No pod for Linux tolerates the taint of Windows nodes.
+            kinds.add(TaintKind.SYSTEM if value == "windows" else meaning(key).kind)
     return kinds

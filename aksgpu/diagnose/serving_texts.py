@@ -11,12 +11,13 @@ SERVING_TEXTS = (
     FailureText(
         name="the GPU's memory is too small for the context",
         pattern=r"larger than the (?:available KV cache memory|maximum number of tokens that can be stored in KV cache)"
-        r"|KV cache is larger than the available|No available memory for the cache blocks",
+        r"|KV cache is larger than the available|No available memory for the cache blocks"
+        r"|Not enough memory\. Please try increasing --mem-fraction-static",
         verdict="the GPU's memory is too small for the model and the length of its context",
         cure=Cure(
-            "Pass a smaller --max-model-len (vLLM names the largest that fits) or a larger --gpu-memory-utilization, "
-            "use more GPUs (--tensor-parallel-size), or a VM size with more GPU memory: "
-            "sizes.gpu_sizes(aks.azure, aks.location).",
+            "Pass a smaller --max-model-len (vLLM names the largest that fits) or a larger --gpu-memory-utilization "
+            "(SGLang: --mem-fraction-static), use more GPUs (--tensor-parallel-size), or a VM size with more GPU "
+            "memory: sizes.gpu_sizes(aks.azure, aks.location).",
             edit_job('pod["containers"][0].setdefault("args", []).append("--max-model-len=8192")'),
             EDIT_JOB_SHELL,
             "Pass a smaller --max-model-len (vLLM names the largest that fits) or a larger --gpu-memory-utilization, "

@@ -93,6 +93,23 @@ IMAGE_TEXTS = (
         source="https://learn.microsoft.com/azure/aks/concepts-storage#os-disk-sizing",
     ),
     FailureText(
+        name="the registry has no TLS",
+        pattern=r"server gave HTTP response to HTTPS client",
+        verdict="the registry speaks HTTP, and the node expects HTTPS",
+        cure=Cure(
+            "Give the registry a certificate that the nodes trust, or copy the image into an Azure registry: az acr "
+            "import --name REGISTRY --source IMAGE, or docker push. AKS has no setting that lets nodes use HTTP.",
+            edit_job('pod["containers"][0]["image"] = "REGISTRY.azurecr.io/NAME:TAG"'),
+            "docker tag IMAGE REGISTRY.azurecr.io/NAME:TAG\ndocker push REGISTRY.azurecr.io/NAME:TAG",
+            "Give the registry a certificate that the nodes trust, or configure HTTP for it in the node's containerd.",
+        ),
+        places=_PULL_PLACES,
+        example='failed to do request: Head "https://myreg.local/v2/train/manifests/1": http: server gave HTTP '
+        "response to HTTPS client",
+        near_miss="the server gave a response",
+        source="https://github.com/containerd/containerd/blob/main/docs/hosts.md",
+    ),
+    FailureText(
         name="the registry is not reachable",
         pattern=r"no such host|i/o timeout|connection refused|connection reset by peer|TLS handshake timeout|x509: "
         r"|context deadline exceeded|dial tcp|network is unreachable|no route to host|unexpected EOF|context canceled"
@@ -317,6 +334,37 @@ START_TEXTS = (
         source="https://kubernetes.io/docs/concepts/storage/volumes/#using-subpath",
     ),
     FailureText(
+        name="a working directory that the user may not use",
+        pattern=r"chdir to cwd \(\"?(?P<path_>[^\"()\n]{1,200})\"?\) set in config\.json failed",
+        verdict="the container's user may not use its working directory {path_}, or the image does not have it",
+        cure=Cure(
+            "Set workingDir to a directory that the user may read, or leave runAsUser out; in the Dockerfile: RUN "
+            f"chmod 755 DIRECTORY; {RUN_AGAIN}",
+            edit_job('pod["containers"][0]["workingDir"] = "/tmp"'),
+            EDIT_JOB_SHELL,
+        ),
+        places=_START_PLACES,
+        example='unable to start container process: chdir to cwd ("/workspace") set in config.json failed: permission '
+        "denied",
+        near_miss='the working directory is "/workspace"',
+        source="https://kubernetes.io/docs/tasks/configure-pod-container/security-context/",
+    ),
+    FailureText(
+        name="a user that the image does not have",
+        pattern=r"unable to find (?:user|group) (?P<user_>[\w.-]{1,80}): no matching entries",
+        verdict="the image has no user {user_}, as whom it is to run",
+        cure=Cure(
+            "Correct USER in the Dockerfile (RUN useradd before it), or set securityContext.runAsUser to a number; "
+            f"{RUN_AGAIN}",
+            edit_job('pod["securityContext"] = {"runAsUser": 1000, "fsGroup": 1000}'),
+            EDIT_JOB_SHELL,
+        ),
+        places=_START_PLACES,
+        example="unable to find user trainer: no matching entries in passwd file",
+        near_miss="found the user trainer",
+        source="https://docs.docker.com/reference/dockerfile/#user",
+    ),
+    FailureText(
         name="a subPath that cannot be prepared",
         pattern=r"failed to (?:prepare|create) subPath|subPath[^\n]{0,120}(?:no such file|not found|read-only)",
         verdict="the subPath of a mount cannot be prepared in its volume: the volume is read-only, or a file has the "
@@ -485,6 +533,71 @@ VOLUME_TEXTS = (
         example="The maximum number of data disks allowed to be attached to a VM of this size is 8",
         near_miss="8 disks are attached",
         source="https://learn.microsoft.com/azure/virtual-machines/sizes/overview",
+    ),
+    FailureText(
+        name="the VM size has no premium disks",
+        pattern=r"storage account type (?P<type_>\w{1,40}) is not supported for VM size (?P<size_>\w{1,60})",
+        verdict="the VM size {size_} cannot use disks of the type {type_}",
+        cure=Cure(
+            "Use a claim with the storage class managed-csi (standard SSD), or a VM size whose letters contain an s.",
+            'aks.kube.list("PersistentVolumeClaim", "NAMESPACE")',
+            "kubectl get storageclass\nkubectl get pvc --namespace NAMESPACE",
+        ),
+        places=frozenset({Place.EVENT, Place.CONTAINER}),
+        example="Requested operation cannot be performed because storage account type Premium_LRS is not supported for "
+        "VM size Standard_NC6.",
+        near_miss="the storage account type is Premium_LRS",
+        source="https://learn.microsoft.com/azure/virtual-machines/disks-types",
+    ),
+    FailureText(
+        name="the disk of the volume is gone",
+        pattern=r"Volume not found, failed with error|\bdisk \S{1,300} was not found",
+        verdict="the Azure disk of the volume does not exist any more, and its data is lost",
+        cure=Cure(
+            "Delete the claim, create it again, and fill it again or from a snapshot. Disks of claims are deleted with "
+            "the node resource group; a storage class with reclaimPolicy: Retain keeps them when a claim is deleted.",
+            'aks.kube.list("PersistentVolumeClaim", "NAMESPACE")',
+            "az disk list --output table\nkubectl get pv\nkubectl delete pvc CLAIM --namespace NAMESPACE",
+            "Delete the claim, create it again, and fill it again or from a snapshot.",
+        ),
+        places=frozenset({Place.EVENT, Place.CONTAINER}),
+        example='AttachVolume.Attach failed for volume "pvc-1" : rpc error: code = NotFound desc = Volume not found, '
+        "failed with error: disk pvc-1 was not found",
+        near_miss="the disk pvc-1 was found",
+        source="https://learn.microsoft.com/troubleshoot/azure/azure-kubernetes/storage/fail-to-mount-azure-disk-volume",
+    ),
+    FailureText(
+        name="the file system of the disk is damaged",
+        pattern=r"wrong fs type, bad option, bad superblock|[Ss]tructure needs cleaning|fsck[^\n]{0,80}found errors",
+        verdict="the disk's file system is damaged, or is of another type than the volume says",
+        cure=Cure(
+            "Make a snapshot of the disk. Then repair it with fsck in a pod that mounts it as a block device, or use a "
+            "new claim. If the disk was formatted elsewhere, fsType of the volume must name its file system.",
+            'aks.kube.list("PersistentVolumeClaim", "NAMESPACE")',
+            "kubectl get pv -o custom-columns=NAME:.metadata.name,TYPE:.spec.csi.fsType,DISK:.spec.csi.volumeHandle",
+        ),
+        places=frozenset({Place.EVENT, Place.CONTAINER}),
+        example="mount: /globalmount: wrong fs type, bad option, bad superblock on /dev/sdc, missing codepage or "
+        "helper program, or other error.",
+        near_miss="mounted /dev/sdc as ext4",
+        source="https://learn.microsoft.com/troubleshoot/azure/azure-kubernetes/storage/fail-to-mount-azure-disk-volume",
+    ),
+    FailureText(
+        name="a volume that cannot be made",
+        pattern=r"failed to provision volume with StorageClass \"(?P<class_>[\w.-]{1,253})\"",
+        verdict="the storage class {class_} cannot make the volume of a claim",
+        cure=Cure(
+            "Correct what Azure's message says: a quota of disks, a zone, a policy, or a missing role of the cluster's "
+            "identity. Kubernetes keeps trying, so the pod starts once the volume exists.",
+            'aks.kube.list("PersistentVolumeClaim", "NAMESPACE")',
+            "kubectl describe pvc --namespace NAMESPACE\nkubectl get storageclass",
+        ),
+        kind=errors.PodPending,
+        places=frozenset({Place.EVENT}),
+        example='failed to provision volume with StorageClass "managed-csi-premium": rpc error: code = Internal desc = '
+        "409 Conflict",
+        near_miss="provisioned a volume with StorageClass managed-csi",
+        source="https://learn.microsoft.com/azure/aks/azure-csi-disk-storage-provision",
     ),
     FailureText(
         name="the node lacks the volume's driver",
