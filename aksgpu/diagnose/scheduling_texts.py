@@ -140,10 +140,14 @@ SELECTOR = Cure(
 def _less(resource: str) -> Cure:
     """Return the cure for a resource other than GPUs that is short."""
     return Cure(
-        f"Ask for less {resource}, wait until other pods end, or add nodes: cluster.scale_pool(aks, 'POOL', count=2).",
+        f"Ask for less {resource}, wait until other pods end, or add nodes: cluster.scale_pool(aks, 'POOL', count=2). "
+        "If the pod asks for more than a whole node has, which kubectl describe nodes shows under Allocatable, only "
+        "less or a larger VM size helps: sizes.gpu_sizes(aks.azure, aks.location).",
         edit_job(f'pod["containers"][0]["resources"]["requests"]["{resource}"] = "1"'),
         EDIT_JOB_SHELL,
-        f"Ask for less {resource}, wait until other pods end, or add a node to the cluster.",
+        f"Ask for less {resource}, wait until other pods end, or add a node to the cluster. If the pod asks for more "
+        "than a whole node has, which kubectl describe nodes shows under Allocatable, only less or a larger "
+        "node helps.",
     )
 
 
