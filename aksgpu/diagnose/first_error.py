@@ -56,12 +56,15 @@ _FELL_BACK = re.compile(r"\bf(?:all(?:ing|s)?|ell) back\b|\bcontinuing (?:withou
 _AT_END = 3
 """Lines from the end of a log in which a failure counts although the program tries again."""
 _WARNING = re.compile(
-    r"^\W{0,3}(?:WARN(?:ING)?\b|W\d{4} )|^[\d/:,. -]{8,30}[\W]{0,3}WARN(?:ING)?\b|^[\w/.:-]{1,80}\bUserWarning: "
+    r"^[ *\[(|-]{0,3}(?:WARN(?:ING)?\b|W\d{4} )|^[\d/:,. -]{8,30}[ *\[(|-]{0,3}WARN(?:ING)?\b"
+    r"|^[\w/.:-]{1,200}: UserWarning: "
 )
 """The beginning of a line that its program calls a warning. Errors count before warnings."""
 _CONTINUED_BLOCK = 20
 _CONTINUED_LINE = 100
 """Ordinary lines after a traceback or after another error from which a program evidently continued."""
+_SEVERAL = re.compile(r"torch\.distributed|torch/distributed|torchrun|mpirun|horovod|deepspeed|NCCL", re.I)
+"""What logs of several processes contain."""
 _FRAME = re.compile(r"(?:frame )?#\d{1,4}\b|0x[0-9a-f]{4,16}\b|[-=*+|]{3}")
 """The beginning of a line of a C++ stack or of a table, which is not an ordinary line of a program."""
 _NEAR = 40
@@ -245,7 +248,12 @@ def _first_fatal(lines: Sequence[_Line], blocks: Sequence[_Block]) -> _Block:
 
 
 def _survived_until(lines: Sequence[_Line]) -> int:
-    """Return the number of the first line after which few ordinary lines follow. Errors before it were survived."""
+    """Return the number of the first line after which few ordinary lines follow. Errors before it were survived.
+
+    With several processes, the others may go on for a while after the one that failed. Nothing counts as survived then.
+    """
+    if any(line.rank or _SEVERAL.search(line.text) for line in lines):
+        return 0
     ordinary = 0
     for number in range(len(lines) - 1, -1, -1):
         ordinary += _is_ordinary(lines[number].text)
