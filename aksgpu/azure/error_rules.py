@@ -224,6 +224,17 @@ def _disk_encryption(refusal: Refusal) -> AzureError | None:
     )
 
 
+_TENANT = re.compile(r"must match the tenant 'https://sts\.windows\.net/(?P<tenant>[\w-]{1,80})/?'", re.I)
+
+
+def _tenant(refusal: Refusal) -> AzureError | None:
+    found = _TENANT.search(refusal.message)
+    if not found:
+        return None
+    hint = "The login is for another tenant than the subscription's. Log in to that one."
+    return errors.AzureAuthError("", hint=hint + shell(f"az login --tenant {found['tenant']}"))
+
+
 _PROVIDER = re.compile(r"not registered to use namespace '(?P<provider>[\w.]{1,80})'", re.I)
 _PROVIDER_CODES = (
     "missingsubscriptionregistration",
@@ -232,7 +243,8 @@ _PROVIDER_CODES = (
 )
 _FEATURE = re.compile(
     r"\bfeature '?(?:(?P<provider>Microsoft\.\w{1,60})/)?(?P<feature>\w{1,80})'? is not (?:enabled|registered|allowed)"
-    r"|Preview feature (?P<named>Microsoft\.\w{1,60}/\w{1,80}) not registered",
+    r"|Preview feature (?P<named>Microsoft\.\w{1,60}/\w{1,80}) not registered"
+    r"|'(?P<quoted>Microsoft\.\w{1,60}/\w{1,80})' feature is not (?:enabled|registered)",
     re.I,
 )
 
@@ -241,7 +253,7 @@ def _feature(refusal: Refusal) -> AzureError | None:
     found = _FEATURE.search(refusal.message)
     if not found:
         return None
-    named = (found["named"] or "").rpartition("/")
+    named = (found["named"] or found["quoted"] or "").rpartition("/")
     provider = found["provider"] or named[0] or _AKS
     feature = found["feature"] or named[2]
     hint = f"Register the feature, wait until it is Registered, then register the provider {provider} again."
@@ -292,6 +304,38 @@ def _policy(refusal: Refusal) -> AzureError | None:
 
 
 # Requests
+
+_SUBNET_REFERENCE_CODES = {"invalidresourcereference", "linkedinvalidpropertyid"}
+
+
+def _subnet_reference(refusal: Refusal) -> AzureError | None:
+    about_subnet = "/subnets/" in refusal.message or "vnetSubnetID" in refusal.message
+    if refusal.code.lower() not in _SUBNET_REFERENCE_CODES or not about_subnet:
+        return None
+    hint = (
+        "The subnet does not exist, or vnet_subnet_id is not its whole id. Give the id of a subnet in the region of "
+        "the cluster, which begins with /subscriptions/."
+    )
+    command = 'az network vnet subnet list --resource-group GROUP --vnet-name VNET --query "[].id" --output tsv'
+    return errors.InvalidParameter("", hint=hint + shell(command), parameter="agentPoolProfile.vnetSubnetID")
+
+
+_TRUSTED_LAUNCH = re.compile(
+    r"VM size '(?P<size>\w{1,60})' is not supported for creation of .{1,80}'TrustedLaunch'", re.I
+)
+
+
+def _trusted_launch(refusal: Refusal) -> AzureError | None:
+    found = _TRUSTED_LAUNCH.search(refusal.message)
+    if not found:
+        return None
+    hint = (
+        "This size has no trusted launch (secure boot and vTPM). Choose a newer one from sizes.gpu_sizes(azure, "
+        "location), or make the pool without it."
+    )
+    command = "az vm list-skus --location LOCATION --size Standard_N --output table"
+    return errors.SizeNotAvailable("", hint=hint + shell(command), vm_size=found["size"])
+
 
 _SECONDS = re.compile(r"(?:retry|try) again in (?P<seconds>\d{1,9}) seconds", re.I)
 _MINUTES = re.compile(r"try again after '?(?P<minutes>\d{1,6})'? minutes?", re.I)
@@ -440,10 +484,13 @@ RULES: tuple[Rule, ...] = (
     network_rule,
     quota_code_rule,
     _throttled,
+    _trusted_launch,
+    _subnet_reference,
     _feature,
     _provider,
     _policy,
     _missing_role,
+    _tenant,
     _service_principal,
     _identity,
     _disk_encryption,
