@@ -290,6 +290,14 @@ def test_a_template_that_is_not_filled_in(aks: Cluster, name: str, hint: str) ->
     assert hint in error.hint
 
 
+def test_a_boolean_in_a_node_selector_is_named(aks: Cluster) -> None:
+    manifest = yaml.safe_load(case("podfailurepolicy-spot").read_text())
+    manifest["spec"]["template"]["spec"]["nodeSelector"] = {"gpu": True}
+    error = refused(aks, manifest)
+    assert "`spec.template.spec.nodeSelector` must be a mapping of strings, got {'gpu': True}" in error.message
+    assert 'in quotes, such as "1" and "true"' in error.hint
+
+
 def test_an_image_beside_the_containers_is_named(aks: Cluster) -> None:
     manifest = yaml.safe_load(case("podfailurepolicy-spot").read_text())
     manifest["spec"]["template"]["spec"]["image"] = BUSYBOX

@@ -53,12 +53,16 @@ def _check_metadata(metadata: Any) -> None:
     if metadata.get("namespace") is not None:
         job_arguments.namespace(metadata["namespace"], "metadata.namespace")
     for key in ("labels", "annotations"):
-        values = metadata.get(key) or {}
-        if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
-            raise InvalidInput(
-                f"`metadata.{key}` must be a mapping of strings, got {values!r:.80}",
-                hint='Write numbers and booleans in quotes, such as "1" and "true".',
-            )
+        _check_strings(metadata.get(key) or {}, f"metadata.{key}")
+
+
+def _check_strings(values: Any, path: str) -> None:
+    """Check that a field is a mapping of strings."""
+    if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
+        raise InvalidInput(
+            f"`{path}` must be a mapping of strings, got {values!r:.80}",
+            hint='Write numbers and booleans in quotes, such as "1" and "true".',
+        )
 
 
 def _check_rendered(name: Any) -> None:
@@ -88,6 +92,7 @@ def _pod_spec(job: Object) -> Object:
 
 def _check_pod_spec(pod_spec: Object, path: str) -> None:
     check_pod_level(pod_spec, path)
+    _check_strings(pod_spec.get("nodeSelector") or {}, f"{path}.nodeSelector")
     _mappings(pod_spec.get("tolerations"), f"{path}.tolerations", hint="- {key: sku, value: gpu}")
     for field in ("initContainers", "containers"):
         containers = _mappings(pod_spec.get(field), f"{path}.{field}", hint="- name: main")
