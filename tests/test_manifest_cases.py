@@ -163,6 +163,8 @@ def test_another_object_that_is_incomplete_is_refused(aks: Cluster, extra: str, 
         ),
         ("nvidia-plugin-cpumanager", "got DaemonSet", ("plugin.install(aks, manifest=manifest)",)),
         ("time-slicing", "got ConfigMap, DaemonSet", ("plugin.install(aks, manifest=manifest)",)),
+        ("volcano-job", "got Job of batch.volcano.sh/v1alpha1; the cluster has no kind Job", ("helm install volcano",)),
+        ("kustomization", "got Kustomization", ("kubectl kustomize DIRECTORY > job.yaml",)),
     ],
 )
 def test_another_kind_is_explained(aks: Cluster, name: str, message: str, hints: tuple[str, ...]) -> None:
@@ -249,6 +251,70 @@ def test_the_old_name_of_gpus_is_replaced(aks: Cluster) -> None:
     error = refused(aks, obj)
     assert "got alpha.kubernetes.io/nvidia-gpu, which no node has" in error.message
     assert "limits: {nvidia.com/gpu: 1}" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "hint"),
+    [
+        ("helm-template", "is not YAML that can be used", "helm template NAME CHART"),
+        ("tabs", "is not YAML that can be used", "spaces instead of the tabs"),
+        (
+            "resources-of-the-pod",
+            "`spec.template.spec.resources` must not name GPUs: only containers have them",
+            "Indent `resources` like the container's `name`",
+        ),
+        (
+            "tolerations-in-container",
+            "containers[0].tolerations` must be in the pod's spec, `spec.template.spec.tolerations`",
+            "Indent it like `containers`.",
+        ),
+        (
+            "gpu-requests-only",
+            "containers[0].resources.limits` must have as many nvidia.com/gpu as the requests, 1, got none",
+            "limits: {nvidia.com/gpu: 1}",
+        ),
+    ],
+)
+def test_a_slip_is_named_with_its_correction(aks: Cluster, name: str, message: str, hint: str) -> None:
+    error = refused(aks, case(name))
+    assert message in error.message
+    assert hint in error.hint
+
+
+@pytest.mark.parametrize(("name", "hint"), [("${JOB_NAME}", "envsubst"), ("{{ .Release.Name }}-a", "helm template")])
+def test_a_template_that_is_not_filled_in(aks: Cluster, name: str, hint: str) -> None:
+    manifest = yaml.safe_load(case("podfailurepolicy-spot").read_text())
+    manifest["metadata"]["name"] = name
+    error = refused(aks, manifest)
+    assert f"`metadata.name` must be a name, got the placeholder {name!r}" in error.message
+    assert hint in error.hint
+
+
+def test_a_boolean_in_a_node_selector_is_named(aks: Cluster) -> None:
+    manifest = yaml.safe_load(case("podfailurepolicy-spot").read_text())
+    manifest["spec"]["template"]["spec"]["nodeSelector"] = {"gpu": True}
+    error = refused(aks, manifest)
+    assert "`spec.template.spec.nodeSelector` must be a mapping of strings, got {'gpu': True}" in error.message
+    assert 'in quotes, such as "1" and "true"' in error.hint
+
+
+def test_an_image_beside_the_containers_is_named(aks: Cluster) -> None:
+    manifest = yaml.safe_load(case("podfailurepolicy-spot").read_text())
+    manifest["spec"]["template"]["spec"]["image"] = BUSYBOX
+    assert "`spec.template.spec.image` must be in a container" in refused(aks, manifest).message
+
+
+def test_lines_of_windows_are_read(aks: Cluster, delete: list[Job]) -> None:
+    job = jobs.apply(aks, case("windows-lines"))
+    delete.append(job)
+    assert job.wait(PATIENCE, progress=False).logs() == "hi\n"
+
+
+def test_a_job_that_was_copied_from_a_cluster_runs_again(aks: Cluster, delete: list[Job]) -> None:
+    job = jobs.apply(aks, case("copied-from-cluster"))
+    delete.append(job)
+    assert job.wait(PATIENCE, progress=False).logs() == "hi\n"
+    assert aks.kube.get("Job", job.name, job.namespace)["metadata"]["uid"] != "5b0c1c1e-0000-0000-0000-000000000001"
 
 
 def test_a_generated_name_is_explained_with_code(aks: Cluster, delete: list[Job]) -> None:

@@ -90,7 +90,17 @@ def _last_system_pool(refusal: Refusal) -> AzureError | None:
     return errors.AzureConflict("", hint=hint)
 
 
+_ETAG = re.compile(r"original etag not expected|preempted by \w{1,40} operation", re.I)
+
+
 def _changed(refusal: Refusal) -> AzureError | None:
+    if refusal.code == "OriginalEtagNotExpect" or _ETAG.search(refusal.message):
+        hint = (
+            "Another operation changed the pool or the cluster meanwhile. Wait until it has ended, then run the cell "
+            "again: cluster.list_pools(aks) shows the state of each pool."
+            + shell("az aks nodepool list --resource-group GROUP --cluster-name CLUSTER --output table")
+        )
+        return errors.ResourceChanged("", hint=hint)
     if refusal.http_status != 412 and refusal.code != "PreconditionFailed":
         return None
     return errors.ResourceChanged("", hint="Read the resource again, then repeat the change.")
@@ -181,6 +191,50 @@ def _service_principal(refusal: Refusal) -> AzureError | None:
     )
 
 
+_IDENTITY = re.compile(
+    r"userAssignedIdentities/[^'\s]{1,200}'? (?:was not found|could not be found|does not exist)", re.I
+)
+
+
+def _identity(refusal: Refusal) -> AzureError | None:
+    if not _IDENTITY.search(refusal.message):
+        return None
+    hint = (
+        "The managed identity that the cluster uses does not exist any more. Make it again under the same name with "
+        "its roles, or give the cluster another one."
+    )
+    command = "az aks update --resource-group GROUP --name CLUSTER --enable-managed-identity --assign-identity IDENTITY"
+    return errors.AzureNotFound("", hint=hint + shell(command))
+
+
+_KEY_VAULT_CODES = {"keyvaultaccessforbidden", "keyvaultkeyaccessforbidden"}
+_KEY_VAULT = re.compile(r"Unable to access key vault resource|unwrap key permissions to disk encryption set", re.I)
+
+
+def _disk_encryption(refusal: Refusal) -> AzureError | None:
+    if refusal.code.lower() not in _KEY_VAULT_CODES and not _KEY_VAULT.search(refusal.message):
+        return None
+    hint = (
+        "Let the disk encryption set use the key: give its identity the role Key Vault Crypto Service Encryption User "
+        "on the key vault, whose firewall must allow trusted Microsoft services."
+    )
+    role = '"Key Vault Crypto Service Encryption User"'
+    return errors.AzureAuthError(
+        "", hint=hint + shell(f"az role assignment create --assignee PRINCIPAL --role {role} --scope SCOPE")
+    )
+
+
+_TENANT = re.compile(r"must match the tenant 'https://sts\.windows\.net/(?P<tenant>[\w-]{1,80})/?'", re.I)
+
+
+def _tenant(refusal: Refusal) -> AzureError | None:
+    found = _TENANT.search(refusal.message)
+    if not found:
+        return None
+    hint = "The login is for another tenant than the subscription's. Log in to that one."
+    return errors.AzureAuthError("", hint=hint + shell(f"az login --tenant {found['tenant']}"))
+
+
 _PROVIDER = re.compile(r"not registered to use namespace '(?P<provider>[\w.]{1,80})'", re.I)
 _PROVIDER_CODES = (
     "missingsubscriptionregistration",
@@ -189,7 +243,8 @@ _PROVIDER_CODES = (
 )
 _FEATURE = re.compile(
     r"\bfeature '?(?:(?P<provider>Microsoft\.\w{1,60})/)?(?P<feature>\w{1,80})'? is not (?:enabled|registered|allowed)"
-    r"|Preview feature (?P<named>Microsoft\.\w{1,60}/\w{1,80}) not registered",
+    r"|Preview feature (?P<named>Microsoft\.\w{1,60}/\w{1,80}) not registered"
+    r"|'(?P<quoted>Microsoft\.\w{1,60}/\w{1,80})' feature is not (?:enabled|registered)",
     re.I,
 )
 
@@ -198,7 +253,7 @@ def _feature(refusal: Refusal) -> AzureError | None:
     found = _FEATURE.search(refusal.message)
     if not found:
         return None
-    named = (found["named"] or "").rpartition("/")
+    named = (found["named"] or found["quoted"] or "").rpartition("/")
     provider = found["provider"] or named[0] or _AKS
     feature = found["feature"] or named[2]
     hint = f"Register the feature, wait until it is Registered, then register the provider {provider} again."
@@ -249,6 +304,38 @@ def _policy(refusal: Refusal) -> AzureError | None:
 
 
 # Requests
+
+_SUBNET_REFERENCE_CODES = {"invalidresourcereference", "linkedinvalidpropertyid"}
+
+
+def _subnet_reference(refusal: Refusal) -> AzureError | None:
+    about_subnet = "/subnets/" in refusal.message or "vnetSubnetID" in refusal.message
+    if refusal.code.lower() not in _SUBNET_REFERENCE_CODES or not about_subnet:
+        return None
+    hint = (
+        "The subnet does not exist, or vnet_subnet_id is not its whole id. Give the id of a subnet in the region of "
+        "the cluster, which begins with /subscriptions/."
+    )
+    command = 'az network vnet subnet list --resource-group GROUP --vnet-name VNET --query "[].id" --output tsv'
+    return errors.InvalidParameter("", hint=hint + shell(command), parameter="agentPoolProfile.vnetSubnetID")
+
+
+_TRUSTED_LAUNCH = re.compile(
+    r"VM size '(?P<size>\w{1,60})' is not supported for creation of .{1,80}'TrustedLaunch'", re.I
+)
+
+
+def _trusted_launch(refusal: Refusal) -> AzureError | None:
+    found = _TRUSTED_LAUNCH.search(refusal.message)
+    if not found:
+        return None
+    hint = (
+        "This size has no trusted launch (secure boot and vTPM). Choose a newer one from sizes.gpu_sizes(azure, "
+        "location), or make the pool without it."
+    )
+    command = "az vm list-skus --location LOCATION --size Standard_N --output table"
+    return errors.SizeNotAvailable("", hint=hint + shell(command), vm_size=found["size"])
+
 
 _SECONDS = re.compile(r"(?:retry|try) again in (?P<seconds>\d{1,9}) seconds", re.I)
 _MINUTES = re.compile(r"try again after '?(?P<minutes>\d{1,6})'? minutes?", re.I)
@@ -397,11 +484,16 @@ RULES: tuple[Rule, ...] = (
     network_rule,
     quota_code_rule,
     _throttled,
+    _trusted_launch,
+    _subnet_reference,
     _feature,
     _provider,
     _policy,
     _missing_role,
+    _tenant,
     _service_principal,
+    _identity,
+    _disk_encryption,
     _locked,
     _last_system_pool,
     _drain,

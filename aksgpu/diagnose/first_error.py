@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from aksgpu.diagnose.failure_text import Failure, FailureText, Place, Weight
 
@@ -45,11 +46,27 @@ _SIGNS = (
 _ALWAYS_COMPARED = 300
 """Lines from the end of a log that are all compared with the table."""
 _RETRIED = re.compile(
-    r"\btrying (?:the )?next|\bretrying\b|\bwill (?:be )?retr|\btrying again\b|\bRetrying \(Retry\(", re.I
+    r"\btrying (?:the )?next|\bretrying\b|\bwill (?:be )?retr|\btrying again\b|\bRetrying \(Retry\("
+    r"|\[c10d\] The IPv[46] network addresses of ",
+    re.I,
 )
 """What a program says about a failure after which it continues."""
+_FELL_BACK = re.compile(r"\bf(?:all(?:ing|s)?|ell) back\b|\bcontinuing (?:without|with)\b|\bis optional\b", re.I)
+"""What a program says about something that it does not need."""
 _AT_END = 3
 """Lines from the end of a log in which a failure counts although the program tries again."""
+_WARNING = re.compile(
+    r"^[ *\[(|-]{0,3}(?:WARN(?:ING)?\b|W\d{4} )|^[\d/:,. -]{8,30}[ *\[(|-]{0,3}WARN(?:ING)?\b"
+    r"|^[\w/.:-]{1,200}: UserWarning: "
+)
+"""The beginning of a line that its program calls a warning. Errors count before warnings."""
+_CONTINUED_BLOCK = 20
+_CONTINUED_LINE = 100
+"""Ordinary lines after a traceback or after another error from which a program evidently continued."""
+_SEVERAL = re.compile(r"torch\.distributed|torch/distributed|torchrun|mpirun|horovod|deepspeed|NCCL", re.I)
+"""What logs of several processes contain."""
+_FRAME = re.compile(r"(?:frame )?#\d{1,4}\b|0x[0-9a-f]{4,16}\b|[-=*+|]{3}")
+"""The beginning of a line of a C++ stack or of a table, which is not an ordinary line of a program."""
 _NEAR = 40
 """Lines before a traceback that belong to the error."""
 _MESSAGE_LINES = 12
@@ -129,12 +146,16 @@ def find_first_error(text: str, rows: Sequence[FailureText]) -> FirstError | Non
     symptoms = [row for row in known if row.weight is Weight.SYMPTOM]
     own = [block for block in blocks if _match(causes, block.text) or not _match(symptoms, block.text)]
     if own:
-        return _from_block(lines, own[0], causes)
-    found = _from_lines(lines, causes, failed_rank) or _from_lines(lines, symptoms, failed_rank)
-    if found is not None:
-        return found
+        return _from_block(lines, _first_fatal(lines, own), causes)
+    survived = _survived_until(lines)
     warnings = [row for row in known if row.weight is Weight.WARNING]
-    return _from_lines(lines, warnings, "")
+    return (
+        _from_lines(lines, causes, failed_rank, start=survived, errors_only=True)
+        or _from_lines(lines, causes, failed_rank, start=survived)
+        or _from_lines(lines, symptoms, failed_rank)
+        or (_from_lines(lines, causes, failed_rank) if survived else None)
+        or _from_lines(lines, warnings, "")
+    )
 
 
 def _read_line(text: str) -> _Line:
@@ -208,16 +229,62 @@ def _from_block(lines: Sequence[_Line], block: _Block, causes: Sequence[FailureT
     """Return the error of a traceback. Lines shortly before it may name the cause more exactly."""
     failure = _match(causes, block.text.split("\n", 1)[0]) or _match(causes, block.text)
     if failure is None:
-        before = [line.text for line in lines[max(0, block.start - _NEAR) : block.start] if line.rank == block.rank]
+        before = [
+            lines[number].text
+            for number in range(max(0, block.start - _NEAR), block.start)
+            if lines[number].rank == block.rank and not _continues_after(lines, number)
+        ]
         failure = _match(causes, "\n".join(before))
     return FirstError(block.text.split("\n", 1)[0].strip(), _excerpt(lines, block.end), failure, certain=True)
 
 
-def _from_lines(lines: Sequence[_Line], rows: Sequence[FailureText], rank: str) -> FirstError | None:
-    """Return the first line that a row recognises, of the rank that failed first if it has one."""
+def _first_fatal(lines: Sequence[_Line], blocks: Sequence[_Block]) -> _Block:
+    """Return the first traceback after which its process does not go on to another one with ordinary lines between."""
+    for block, later in pairwise(blocks):
+        between = [line for line in lines[block.end + 1 : later.start] if line.rank == block.rank]
+        if later.rank != block.rank or sum(_is_ordinary(line.text) for line in between) < _CONTINUED_BLOCK:
+            return block
+    return blocks[-1]
+
+
+def _survived_until(lines: Sequence[_Line]) -> int:
+    """Return the number of the first line after which few ordinary lines follow. Errors before it were survived.
+
+    With several processes, the others may go on for a while after the one that failed. Nothing counts as survived then.
+    """
+    if any(line.rank or _SEVERAL.search(line.text) for line in lines):
+        return 0
+    ordinary = 0
+    for number in range(len(lines) - 1, -1, -1):
+        ordinary += _is_ordinary(lines[number].text)
+        if ordinary >= _CONTINUED_LINE:
+            return number
+    return 0
+
+
+def _is_ordinary(text: str) -> bool:
+    """Whether a line is neither empty nor part of a stack, and is not about a failure."""
+    return bool(text.strip()) and not text[0].isspace() and not _FRAME.match(text) and not _is_sign(text)
+
+
+def _from_lines(
+    lines: Sequence[_Line], rows: Sequence[FailureText], rank: str, *, start: int = 0, errors_only: bool = False
+) -> FirstError | None:
+    """Return the first line that a row recognises, of the rank that failed first if it has one.
+
+    Args:
+        lines: the log.
+        rows: the rows of one weight.
+        rank: the rank that failed first; empty if that is not known.
+        start: the number of the first line that is compared.
+        errors_only: leave out the lines that their program calls warnings.
+    """
     found: FirstError | None = None
     seen: set[str] = set()
-    for number, line in enumerate(lines):
+    for number in range(start, len(lines)):
+        line = lines[number]
+        if errors_only and _WARNING.match(line.text):
+            continue
         if number < len(lines) - _ALWAYS_COMPARED:
             # Lines that differ only in their numbers, such as those of a progress bar, are compared once.
             shape = _NUMBER.sub("0", line.text)
@@ -227,7 +294,7 @@ def _from_lines(lines: Sequence[_Line], rows: Sequence[FailureText], rank: str) 
             if not _is_sign(line.text):
                 continue
         failure = None if _is_retried(lines, number) else _match(rows, _with_next(lines, number))
-        if failure is None:
+        if failure is None or (failure.weight is Weight.CAUSE and _continues_after(lines, number)):
             continue
         error = FirstError(line.text.strip(), _excerpt(lines, number), failure, certain=failure.weight is Weight.CAUSE)
         if not rank or line.rank == rank:
@@ -241,6 +308,13 @@ def _is_retried(lines: Sequence[_Line], number: int) -> bool:
     if number >= len(lines) - _AT_END:
         return False
     return any(_RETRIED.search(line.text) for line in lines[max(0, number - 1) : number + 1])
+
+
+def _continues_after(lines: Sequence[_Line], number: int) -> bool:
+    """Return whether a program tries again after the failure of a line, or does not need what failed."""
+    if number >= len(lines) - _AT_END:
+        return False
+    return _FELL_BACK.search(lines[number].text) is not None or _is_retried(lines, number)
 
 
 def _with_next(lines: Sequence[_Line], number: int) -> str:

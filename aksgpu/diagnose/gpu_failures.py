@@ -1,6 +1,7 @@
 """The table of failure texts, and the functions that recognise them.
 
-The rows are in modules by subject: :mod:`~aksgpu.diagnose.gpu_texts`, :mod:`~aksgpu.diagnose.program_texts`,
+The rows are in modules by subject: :mod:`~aksgpu.diagnose.gpu_texts`, :mod:`~aksgpu.diagnose.serving_texts`,
+:mod:`~aksgpu.diagnose.mpi_texts`, :mod:`~aksgpu.diagnose.access_texts`, :mod:`~aksgpu.diagnose.program_texts`,
 :mod:`~aksgpu.diagnose.start_texts` and :mod:`~aksgpu.diagnose.node_texts`. Nothing here sends a request. Azure's own
 refusals are in :mod:`aksgpu.azure.error_rules`, the events of schedulers and autoscalers in
 :mod:`aksgpu.diagnose.scheduling_events`.
@@ -8,11 +9,14 @@ refusals are in :mod:`aksgpu.azure.error_rules`, the events of schedulers and au
 
 from __future__ import annotations
 
+from aksgpu.diagnose.access_texts import ACCESS_TEXTS
 from aksgpu.diagnose.failure_text import Failure, FailureText, Place, first_match
 from aksgpu.diagnose.first_error import find_first_error
 from aksgpu.diagnose.gpu_texts import GPU_TEXTS, MEMORY_TEXTS
+from aksgpu.diagnose.mpi_texts import MPI_TEXTS
 from aksgpu.diagnose.node_texts import NODE_TEXTS
 from aksgpu.diagnose.program_texts import DISTRIBUTED_TEXTS, IMAGE_CONTENT_TEXTS, STORAGE_TEXTS, WRAPPER_TEXTS
+from aksgpu.diagnose.serving_texts import SERVING_TEXTS
 from aksgpu.diagnose.start_texts import (
     ADMISSION_TEXTS,
     IMAGE_TEXTS,
@@ -35,9 +39,12 @@ __all__ = [
 
 LOG_RULES: tuple[FailureText, ...] = (
     *STORAGE_TEXTS,
+    *MPI_TEXTS,
     *DISTRIBUTED_TEXTS,
+    *SERVING_TEXTS,
     *MEMORY_TEXTS,
     *GPU_TEXTS,
+    *ACCESS_TEXTS,
     *IMAGE_CONTENT_TEXTS,
     *WRAPPER_TEXTS,
     *ADMISSION_TEXTS,
@@ -55,6 +62,7 @@ _IMAGE_ROWS = (*(row for row in IMAGE_CONTENT_TEXTS if Place.EVENT in row.places
 _OTHER_ROWS = (
     *STORAGE_TEXTS,
     *DISTRIBUTED_TEXTS,
+    *SERVING_TEXTS,
     *MEMORY_TEXTS,
     *GPU_TEXTS,
     *START_TEXTS,

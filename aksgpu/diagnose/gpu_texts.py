@@ -117,8 +117,8 @@ _FABRIC_MANAGER = Cure(
     "Start nvidia-fabricmanager on the node, in the version of its driver.",
 )
 _FEWER_PROCESSES = Cure(
-    "Start as many processes for each pod as it has GPUs (torchrun --nproc-per-node), or ask for more GPUs "
-    f"(resources.limits: nvidia.com/gpu); {RUN_AGAIN}",
+    "Start as many processes for each pod as it has GPUs (torchrun --nproc-per-node, --tensor-parallel-size of vLLM), "
+    f"or ask for more GPUs (resources.limits: nvidia.com/gpu); {RUN_AGAIN}",
     edit_job('pod["containers"][0].setdefault("resources", {}).setdefault("limits", {})["nvidia.com/gpu"] = "2"'),
     EDIT_JOB_SHELL,
 )
@@ -170,7 +170,9 @@ GPU_TEXTS = (
         r"|CUDA_ERROR_NO_BINARY_FOR_GPU|device kernel image is invalid|CUDA_ERROR_INVALID_IMAGE"
         r"|Unsupported gpu architecture '|Value 'sm_\w{1,5}' is not defined for option 'gpu-name'"
         r"|Unsupported compute capability|is not a recognized processor for this target"
+        r"|nvrtc: error: invalid value for --gpu-architecture"
         r"|no kernel image (?:was )?found for|binary was not compiled for GPU arch"
+        r"|No supported GPU\(s\) detected to run this container"
         r"|[Tt]his build (?:of \w{1,30} )?(?:does not|doesn't) support (?:the )?(?:GPU|compute capability)",
         kind=errors.DriverMismatch,
         verdict="the image's build of the framework has no code for this GPU",
@@ -181,10 +183,30 @@ GPU_TEXTS = (
         source="https://github.com/pytorch/pytorch/issues/31285",
     ),
     FailureText(
+        name="an engine of TensorRT for another GPU",
+        pattern=r"engine plan file is (?:generated on an incompatible device|not compatible with this version)"
+        r"|deserializeCudaEngine: [^\n]{0,200}(?:[Vv]ersion tag does not match|rebuild)",
+        kind=errors.DriverMismatch,
+        verdict="the engine file of TensorRT was built for another GPU or another version of TensorRT",
+        cure=Cure(
+            "Build the engine again, with the image and on the VM size that run it: trtexec --onnx=MODEL "
+            f"--saveEngine=FILE; or use the size for which it was built; {RUN_AGAIN}",
+            edit_job('pod["containers"][0]["command"] = ["trtexec", "--onnx=model.onnx", "--saveEngine=model.plan"]'),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="[TRT] [E] IRuntime::deserializeCudaEngine: Error Code 6: API Usage Error (The engine plan file is "
+        "generated on an incompatible device, expecting compute 8.0 got compute 7.5, please rebuild.)",
+        near_miss="[TRT] [I] Loaded engine size: 120 MiB",
+        source="https://docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/advanced.html",
+    ),
+    FailureText(
         name="the GPU lacks a feature",
         pattern=r"FlashAttention only supports Ampere GPUs or newer"
         r"|Bfloat16 is only supported on GPUs with compute capability"
-        r"|setup doesn't support bf16|fp8 (?:quantization|training) (?:is )?(?:only )?(?:requires"
+        r"|setup doesn't support bf16|bf16 mixed precision requires|requires device with capability >"
+        r"|type fp8\w{1,8} not supported in this architecture"
+        r"|fp8 (?:quantization|training) (?:is )?(?:only )?(?:requires"
         r"|supported)"
         r"|requires (?:a GPU with )?(?:compute|cuda|CUDA) capability (?:of at least |>= ?|at least )?\d"
         r"|GPU with compute capability less than|Minimum capability: \d|not supported on (?:Turing|Volta|Pascal)",
@@ -272,7 +294,7 @@ GPU_TEXTS = (
         name="the GPU does not serve the program",
         pattern=r"CUDA-capable device(?:s|\(s\)) (?:is/)?are busy or unavailable|cudaErrorDevicesUnavailable"
         r"|CUDA_ERROR_DEVICE_UNAVAILABLE|CUDA unknown error - this may be due|CUDA error: unknown error"
-        r"|CUDA_ERROR_UNKNOWN\b|CUDA error: device not ready",
+        r"|CUDA_ERROR_UNKNOWN\b|CUDA error: device not ready|\bError 999: unknown error",
         kind=errors.GpuStackError,
         verdict="the GPU does not serve the program: another process uses it exclusively, the server of MPS does not "
         "answer, or the GPU is in a bad state (which of them, the text does not say)",
@@ -360,6 +382,23 @@ GPU_TEXTS = (
         source="https://github.com/NVIDIA/nvidia-container-runtime/issues/89",
     ),
     FailureText(
+        name="the image has files of the driver",
+        pattern=r"file creation failed: \S{1,300}/(?:lib(?:nvidia|cuda)|nvidia-)\S{1,80}: file exists",
+        kind=errors.DriverMismatch,
+        verdict="the image has files of the driver, where the node's driver is to be mounted",
+        cure=Cure(
+            "Remove the driver from the image: RUN apt-get purge -y 'libnvidia-compute-*' 'nvidia-utils-*', and rm -f "
+            f"libcuda.so* and libnvidia-ml.so* below /usr/lib. The node's driver comes into the container; {RUN_AGAIN}",
+            edit_job('pod["containers"][0]["image"] = "IMAGE-WITHOUT-A-DRIVER"'),
+            EDIT_JOB_SHELL,
+        ),
+        places=_ANY_TEXT,
+        example="nvidia-container-cli: mount error: file creation failed: "
+        "/merged/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1: file exists: unknown",
+        near_miss="nvidia-container-cli: mount error: stat failed: /dev/nvidiactl: no such file or directory",
+        source="https://github.com/NVIDIA/nvidia-container-toolkit/issues/289",
+    ),
+    FailureText(
         name="the driver does not answer",
         pattern=r"could not load NVML library|ERROR_LIBRARY_NOT_FOUND|ERROR_DRIVER_NOT_LOADED"
         r"|Failed to initialize NVML|NVIDIA-SMI has failed|nvml error: driver not loaded"
@@ -385,12 +424,70 @@ GPU_TEXTS = (
         source="https://github.com/NVIDIA/k8s-device-plugin/issues/856",
     ),
     FailureText(
+        name="Triton does not find the driver's library",
+        pattern=r"libcuda\.so cannot found!",
+        kind=errors.NoGpuDriver,
+        verdict="Triton does not find libcuda.so: the image lacks a link to the driver's libcuda.so.1, or the pod has "
+        "no GPU",
+        cure=Cure(
+            "If the next line names a libcuda.so.1, set TRITON_LIBCUDA_PATH in env to its directory. Otherwise ask "
+            f"for a GPU (resources.limits: nvidia.com/gpu: 1); {RUN_AGAIN}",
+            edit_job(
+                'variable = {"name": "TRITON_LIBCUDA_PATH", "value": "/usr/lib/x86_64-linux-gnu"}',
+                'pod["containers"][0].setdefault("env", []).append(variable)',
+            ),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="AssertionError: libcuda.so cannot found!",
+        near_miss="libcuda.so.1 was found",
+        source="https://github.com/triton-lang/triton/blob/main/third_party/nvidia/backend/driver.py",
+    ),
+    FailureText(
+        name="a program that does not read the ids of GPUs",
+        pattern=r"invalid literal for int\(\) with base 10: '(?:MIG|GPU)-",
+        verdict="the program expects numbers in CUDA_VISIBLE_DEVICES, which has the id of a GPU or of a MIG slice",
+        cure=Cure(
+            'Set CUDA_VISIBLE_DEVICES to "0" in env: a container has only the GPUs that it asks for, numbered from 0. '
+            f"Or use a newer version of the program; {RUN_AGAIN}",
+            edit_job(
+                'pod["containers"][0].setdefault("env", []).append({"name": "CUDA_VISIBLE_DEVICES", "value": "0"})'
+            ),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="ValueError: invalid literal for int() with base 10: 'MIG-3f4d6d4e-0000-5e12-8c55-000000000000'",
+        near_miss="ValueError: invalid literal for int() with base 10: 'three'",
+        source="https://docs.nvidia.com/datacenter/tesla/mig-user-guide/",
+    ),
+    FailureText(
+        name="CUDA in a forked process",
+        pattern=r"Cannot re-initialize CUDA in forked subprocess",
+        verdict="a worker process uses CUDA after its parent did, and was forked from it",
+        cure=Cure(
+            'Start worker processes with torch.multiprocessing.set_start_method("spawn") '
+            "(VLLM_WORKER_MULTIPROC_METHOD=spawn in env for vLLM), or move data to the GPU in the main process, not in "
+            f"the workers of a DataLoader; {RUN_AGAIN}",
+            edit_job(
+                'variable = {"name": "VLLM_WORKER_MULTIPROC_METHOD", "value": "spawn"}',
+                'pod["containers"][0].setdefault("env", []).append(variable)',
+            ),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="RuntimeError: Cannot re-initialize CUDA in forked subprocess. To use CUDA with multiprocessing, you "
+        "must use the 'spawn' start method",
+        near_miss="initialized CUDA in the subprocess",
+        source="https://docs.pytorch.org/docs/stable/notes/multiprocessing.html",
+    ),
+    FailureText(
         name="a build for the CPU",
         pattern=r"Torch not compiled with CUDA enabled|PyTorch (?:is|was) not (?:linked|compiled"
         r"|built) with (?:support for )?"
         r"(?:cuda|CUDA)|compiled without (?:GPU|CUDA|cuda) support|not (?:built|compiled) with (?:GPU|CUDA) support"
         r"|was built without CUDA|Could not run '[\w:.]{1,80}' with arguments from the 'CUDA' backend"
         r"|Unable to use CUDA: the package is built for CPU|XGBoost version not compiled with GPU support"
+        r"|Compile with USE_CUDA=1 to enable GPU|Distributed package doesn't have NCCL built in"
         r"|GPU Tree Learner was not enabled in this build|CUDA Tree Learner was not enabled in this build",
         kind=errors.JobFailed,
         verdict="the image's framework is a build for the CPU and cannot use the GPU",
@@ -403,6 +500,7 @@ GPU_TEXTS = (
         name="more processes than GPUs",
         pattern=r"CUDA error: invalid device ordinal|CUDA_ERROR_INVALID_DEVICE|cudaErrorInvalidDevice"
         r"|Duplicate GPU detected|device >= 0 && device < num_gpus"
+        r"|The number of required GPUs exceeds the total number of available GPUs"
         r"|You requested gpu: \[[\d, ]{1,80}\]\s+But your machine only has",
         kind=errors.JobFailed,
         verdict="the program uses more GPUs than the pod has",
@@ -422,6 +520,7 @@ GPU_TEXTS = (
         r"|[Nn]o (?:CUDA |NVIDIA |visible )?GPUs? (?:was |were )?(?:found|detected|available)[^,\n]{0,60}"
         r"(?<!falling back)(?:[.!]|$)"
         r"|CUDA is not available[^\n]{0,40}(?:required|abort|exit|cannot)|requires a (?:CUDA|NVIDIA) GPU"
+        r"|0 active drivers \(\[\]\)"
         r"|Cannot access accelerator device when none is available|[Nn]o GPU found\. A GPU is needed"
         r"|expected (?:a )?'?cuda'? (?:device )?but (?:CUDA|cuda|it) is not available",
         kind=errors.NoGpuDriver,
@@ -450,7 +549,7 @@ GPU_TEXTS = (
         name="an invalid memory access on the GPU",
         pattern=r"an illegal memory access was encountered|CUDA_ERROR_ILLEGAL_ADDRESS|device-side assert triggered"
         r"|CUDA_ERROR_ASSERT|unspecified launch failure|CUDA_ERROR_LAUNCH_FAILED|misaligned address"
-        r"|CUBLAS_STATUS_EXECUTION_FAILED"
+        r"|CUBLAS_STATUS_EXECUTION_FAILED|CUDA error: invalid (?:configuration argument|argument|resource handle)"
         r"|an illegal instruction was encountered|CUDA_ERROR_MISALIGNED_ADDRESS|Warp Illegal (?:Address|Instruction)"
         r"|Assertion `[^`\n]{1,80}` failed\.?$",
         verdict="a kernel of the program failed on the GPU",
@@ -571,6 +670,19 @@ GPU_TEXTS = (
         source="https://github.com/Project-HAMi/HAMi/issues/71",
     ),
     # Programs that continue on the CPU.
+    FailureText(
+        name="the container has no driver",
+        pattern=r"The NVIDIA Driver was not detected|unable to get number of CUDA devices"
+        r"|failed to get device count, GPU metrics",
+        kind=errors.NoGpuDriver,
+        verdict="the container has no NVIDIA driver: the pod did not get a GPU",
+        cure=_NO_GPU_SEEN,
+        places=frozenset({Place.LOG}),
+        weight=Weight.WARNING,
+        example="WARNING: The NVIDIA Driver was not detected.  GPU functionality will not be available.",
+        near_miss="NVIDIA Driver 580.159 was detected",
+        source="https://github.com/triton-inference-server/server/issues/3098",
+    ),
     FailureText(
         name="TensorFlow continues on the CPU",
         pattern=r"Cannot dlopen some GPU libraries|Skipping registering GPU devices"
@@ -721,13 +833,12 @@ MEMORY_TEXTS = (
         r"|RESOURCE_EXHAUSTED: (?:Out of memory|Failed to allocate)|RESOURCE_EXHAUSTED: [^\n]{0,200}[Oo]ut of memory"
         r"|RESOURCE_EXHAUSTED: [^\n]{0,200}hbm|OOM when allocating|[Cc]uda(?:Malloc|RuntimeError)\w{0,20}"
         r"[^\n]{0,80}out of memory|Cuda failure '?\d{0,4} ?'?out of memory|cudaMalloc failed"
-        r"|cupy\.cuda\.memory\.OutOfMemoryError|out_of_memory: (?:CUDA|RMM)|No available memory for the cache blocks"
-        r"|is less than desired GPU memory utilization|(?:GPU|VRAM|[Dd]evice) (?:is )?out of (?:GPU |device )?memory"
+        r"|cupy\.cuda\.memory\.OutOfMemoryError|out_of_memory: (?:CUDA|RMM)"
+        r"|(?:GPU|VRAM|[Dd]evice) (?:is )?out of (?:GPU |device )?memory"
         r"|ran out of (?:GPU|CUDA|device|hbm) memory|Failed to allocate memory for requested buffer of size"
         r"|failed to allocate [^\n]{1,60} from device|INTERNAL: Failed to allocate [^\n]{1,60} for new constant"
         r"|[Aa]llocation of \d{1,20} bytes [^\n]{0,30}exceeds [^\n]{0,30}GPU memory"
-        r"|not enough (?:GPU|video|device) memory|OutOfGPUMemory|KV cache is larger than the available|"
-        r"larger than the maximum number of tokens that can be stored in KV cache",
+        r"|not enough (?:GPU|video|device) memory|OutOfGPUMemory",
         verdict="the GPU's memory is too small",
         cure=_SMALLER_BATCH,
         example="jaxlib.xla_extension.XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory while trying to allocate "

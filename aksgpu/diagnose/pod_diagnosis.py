@@ -14,9 +14,10 @@ from aksgpu.diagnose.cures import EDIT_JOB_SHELL, RUN_AGAIN, Cure, edit_job
 from aksgpu.diagnose.diagnosis import Diagnosis, Rows
 from aksgpu.diagnose.events import Event, event_rows, events_about, moment_of
 from aksgpu.diagnose.exit_codes import meaning_of
-from aksgpu.diagnose.failure_text import Failure
+from aksgpu.diagnose.failure_text import Failure, Weight
 from aksgpu.diagnose.kueue_workloads import explain_queued
 from aksgpu.diagnose.node_problems import problems_of
+from aksgpu.diagnose.pod_probes import PROBE, PROBE_CURE, failed_probe
 from aksgpu.diagnose.pod_scheduling import explain_unscheduled
 from aksgpu.diagnose.runner_exits import MEMORY_LIMIT, cure_of_call, explain_runner
 from aksgpu.diagnose.start_texts import PULL_WAIT
@@ -96,6 +97,8 @@ _UNSTARTABLE = ("CreateContainerConfigError", "CreateContainerError", "RunContai
 """States of a pod whose container cannot be created or started."""
 _START_ERRORS = ("StartError", "ContainerCannotRun", "ContainerStatusUnknown")
 """Reasons of a container that ended because its program could not be started."""
+_KILLED = (137, 143)
+"""Exit codes of a program that ended because of a signal of the kubelet."""
 _LONG_START = timedelta(minutes=30)
 """Time after which a pod that is not started yet needs somebody to look at it."""
 _SHOWN_LOG = 20
@@ -221,7 +224,8 @@ def explain_failure(aks: HasKube, obj: Object) -> Diagnosis | None:
         return reader.finish(_disrupted(reader, obj, _pod_rows(obj, events_about(reader, obj))))
     failure = pod_facts.last_failure(obj)
     if failure and not pod_facts.ended_by_deletion(obj, failure):
-        return reader.finish(_crashed(reader, obj, failure, _pod_rows(obj, events_about(reader, obj))))
+        events = events_about(reader, obj)
+        return reader.finish(_crashed(reader, obj, failure, _pod_rows(obj, events), events))
     if (obj.get("status") or {}).get("phase") == "Failed":
         return reader.finish(diagnose_pod(reader, obj))
     return None
@@ -249,7 +253,7 @@ def diagnose_pod(reader: ClusterReader, obj: Object) -> Diagnosis:
         return _unstartable(reader, obj, message, rows)
     failure = pod_facts.last_failure(obj)
     if failure and word not in ("Running", "Completed") and not pod_facts.ended_by_deletion(obj, failure):
-        return _crashed(reader, obj, failure, rows)
+        return _crashed(reader, obj, failure, rows, events)
     if phase == "Failed":
         return _failed(reader, obj, rows)
     if not obj["spec"].get("nodeName") and word != "Terminating":
@@ -295,7 +299,7 @@ def _on_a_node(reader: ClusterReader, obj: Object, word: str, rows: Rows, events
     if word == "Terminating":
         return _terminating(reader, obj, rows)
     if (obj.get("status") or {}).get("phase") == "Running":
-        return _running(reader, obj, rows)
+        return _running(reader, obj, rows, events)
     return _starting(reader, obj, rows, events)
 
 
@@ -374,8 +378,12 @@ def _scheduled_at(obj: Object) -> datetime | None:
     return None
 
 
-def _running(reader: ClusterReader, obj: Object, rows: Rows) -> Diagnosis:
+def _running(reader: ClusterReader, obj: Object, rows: Rows, events: list[Event]) -> Diagnosis:
     """Explain a running pod: its node's GPUs may be sick, or its program may use the CPU only."""
+    probe = failed_probe(events) if pod_facts.restarts(obj) else None
+    if probe is not None:
+        verdict = f"The pod is running, but was started again {_restart_count(obj)}: {probe.text}."
+        return reader.diagnosis(verdict, PROBE_CURE, rows, cause=PROBE)
     sick = _sick_node(reader, obj)
     if sick is not None:
         failure, text = sick
@@ -495,7 +503,9 @@ def _failed(reader: ClusterReader, obj: Object, rows: Rows) -> Diagnosis:
     return reader.diagnosis(verdict, _FAILED_POD_CURES.get(word, _RUN_AGAIN), rows, cause=word)
 
 
-def _crashed(reader: ClusterReader, obj: Object, failure: Mapping[str, Any], rows: Rows) -> Diagnosis:
+def _crashed(
+    reader: ClusterReader, obj: Object, failure: Mapping[str, Any], rows: Rows, events: list[Event]
+) -> Diagnosis:
     """Explain a pod whose program failed.
 
     Args:
@@ -503,6 +513,7 @@ def _crashed(reader: ClusterReader, obj: Object, failure: Mapping[str, Any], row
         obj: the Pod object.
         failure: the ``terminated`` state of the container that failed, with the container's name.
         rows: the evidence that is known already.
+        events: the pod's events, newest last.
     """
     again = f", and was started again {_restart_count(obj)}" if pod_facts.restarts(obj) else ""
     reason = failure.get("reason")
@@ -525,6 +536,10 @@ def _crashed(reader: ClusterReader, obj: Object, failure: Mapping[str, Any], row
         verdict = f"The container used more memory than its limit (OOMKilled){again}."
         return reader.diagnosis(verdict, cure_of_call(obj, _MEMORY, MEMORY_LIMIT), rows, cause=MEMORY_LIMIT)
     known = log.failure or gpu_failures.from_log(message)
+    probe = failed_probe(events) if failure.get("exitCode") in _KILLED else None
+    if probe is not None and probe.container == failure["container"] and not _is_cause(known):
+        verdict = f"The program was ended by the kubelet{again}: {probe.text}."
+        return reader.diagnosis(verdict, PROBE_CURE, rows, cause=PROBE)
     init = "" if _is_main_container(obj, failure["container"]) else "init container's "
     ended = f"The {init}program ended with exit code {failure.get('exitCode')}{again}"
     if known is not None:
@@ -533,6 +548,11 @@ def _crashed(reader: ClusterReader, obj: Object, failure: Mapping[str, Any], row
     if runner is not None:
         return Diagnosis(f"{ended}: {runner[0]}", "Correct the function, then submit it again.", rows)
     return _unknown_crash(reader, ended, log, failure, rows)
+
+
+def _is_cause(known: Failure | None) -> bool:
+    """Whether a log shows a failure that explains how the program ended."""
+    return known is not None and known.weight is Weight.CAUSE
 
 
 def _unknown_crash(

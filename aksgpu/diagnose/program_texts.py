@@ -61,7 +61,7 @@ STORAGE_TEXTS = (
     ),
     FailureText(
         name="the disk is full",
-        pattern=r"No space left on device|Disk quota exceeded|OSError: \[Errno 28\]|Not enough (?:free )?disk space"
+        pattern=r"[Nn]o space left on device|Disk quota exceeded|OSError: \[Errno 28\]|Not enough (?:free )?disk space"
         r"|PytorchStreamWriter failed writing file|not enough space on the disk|ENOSPC"
         r"|enforce fail at inline_container\.cc[^\n]{0,60}unexpected pos",
         verdict="the disk is full",
@@ -98,6 +98,25 @@ STORAGE_TEXTS = (
         example="OSError: [Errno 30] Read-only file system: '/opt/model'",
         near_miss="opened the file system read-write",
         source="https://kubernetes.io/docs/tasks/configure-pod-container/security-context/",
+    ),
+    FailureText(
+        name="a volume lost its server",
+        pattern=r"Stale file handle|\[Errno (?:5|107|112|116|121)\] [\w /]{1,60}: ['\"]?/"
+        r"|Transport endpoint is not connected: ['\"]?/|(?:'|: )/[^\n:]{1,200}: Transport endpoint is not connected",
+        verdict="a volume has lost the connection to its server, or its data cannot be read",
+        cure=Cure(
+            "Run it again: a new pod mounts the volume again. If it recurs, look at the driver of the volume on NODE "
+            "(csi-azurefile-node or csi-blob-node in kube-system: a driver that restarts breaks mounts of blobfuse), "
+            "and at the limits of the storage account.",
+            'from aksgpu import jobs\njobs.apply(aks, jobs.get(aks, "JOB", namespace="NAMESPACE").manifest(), '
+            "replace=True)",
+            "kubectl get pods --namespace kube-system --field-selector spec.nodeName=NODE\n"
+            "kubectl describe pod POD --namespace NAMESPACE",
+        ),
+        places=frozenset({Place.LOG}),
+        example="OSError: [Errno 107] Transport endpoint is not connected: '/mnt/blob'",
+        near_miss="OSError: [Errno 107] Transport endpoint is not connected",
+        source="https://github.com/kubernetes-sigs/blob-csi-driver/blob/master/docs/csi-debug.md",
     ),
 )
 """Shared memory and disks. Shared memory comes first: its text may contain that of a full disk."""
@@ -152,6 +171,38 @@ DISTRIBUTED_TEXTS = (
         example="NCCL WARN Bootstrap : no socket interface found",
         near_miss="NCCL INFO Bootstrap : Using eth0:10.244.1.7<0>",
         source=_NCCL_HELP,
+    ),
+    FailureText(
+        name="the GPUs of a node cannot reach each other",
+        pattern=r"NCCL WARN [^\n]{0,120}peer access is not supported",
+        verdict="NCCL uses the direct way between two GPUs, which this VM size or this sharing of GPUs does not have",
+        cure=Cure(
+            f"Set NCCL_P2P_DISABLE=1 in env: NCCL then uses the memory of the host; {RUN_AGAIN}",
+            edit_job('pod["containers"][0].setdefault("env", []).append({"name": "NCCL_P2P_DISABLE", "value": "1"})'),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="transport/p2p.cc:275 NCCL WARN Cuda failure 217 'peer access is not supported between these two "
+        "devices'",
+        near_miss="NCCL INFO Channel 00/0 : 0[0] -> 1[1] via P2P/CUMEM",
+        source=_NCCL_HELP,
+    ),
+    FailureText(
+        name="Gloo finds no address",
+        pattern=r"Unable to find address for: |third_party/gloo/gloo/transport/tcp/device\.cc[^\n]{0,80}ifa != nullptr",
+        verdict="Gloo finds no address of the pod: its name, or the interface in GLOO_SOCKET_IFNAME, is not known",
+        cure=Cure(
+            f"Set GLOO_SOCKET_IFNAME to eth0, the interface of pods on AKS; {RUN_AGAIN}",
+            edit_job(
+                'pod["containers"][0].setdefault("env", []).append({"name": "GLOO_SOCKET_IFNAME", "value": "eth0"})'
+            ),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="RuntimeError: [enforce fail at /pytorch/third_party/gloo/gloo/transport/tcp/device.cc:84] ifa != "
+        "nullptr. Unable to find address for: train-0",
+        near_miss="[Gloo] Rank 0 is connected to 1 peer ranks.",
+        source="https://docs.pytorch.org/docs/stable/distributed.html",
     ),
     FailureText(
         name="the port is in use",
@@ -215,6 +266,7 @@ DISTRIBUTED_TEXTS = (
         pattern=r"client socket has timed out after|RendezvousTimeoutError|RendezvousConnectionError"
         r"|Timed out (?:after \d{1,6} seconds )?waiting for clients|TCPStore[^\n]{0,80}(?:timed out|timeout)"
         r"|wait timeout after \d{1,9}ms, keys|client socket has failed to connect to|DeadlineExceededError: Barrier"
+        r"|\[c10d\] The IPv[46] network addresses of \([^()\n]{1,200}\) cannot be retrieved"
         r"|Error initializing torch\.distributed using env:// rendezvous|"
         r"(?:Barrier|Coordination service)[^\n]{0,60}(?:timed out|DEADLINE_EXCEEDED)",
         verdict="the processes of the training do not find each other",
@@ -296,6 +348,7 @@ DISTRIBUTED_TEXTS = (
         r"|[Aa]nother (?:rank|process"
         r"|worker) (?:has )?failed"
         r"|tasks? reported to be (?:stuck|unhealthy)|Terminating process because the JAX distributed service"
+        r"|tensors were submitted to be reduced, gathered or broadcasted by subset of ranks"
         r"|horovodrun[^\n]{0,80}aborted|Horovod has been shut down|ORTE has lost communication|MPI_ABORT was invoked"
         r"|Detected at least one worker (?:died|failed)|The actor (?:died|is dead)|ActorDiedError|WorkerCrashedError",
         verdict="it lost the connection to another process of the training, which had failed before or does not answer",
@@ -334,7 +387,8 @@ IMAGE_CONTENT_TEXTS = (
     ),
     FailureText(
         name="no CUDA toolkit",
-        pattern=r"CUDA_HOME environment variable is not set|nvcc: (?:command )?not found|nvcc[^\n]{0,20}No such file"
+        pattern=r"CUDA_HOME environment variable is not set|CUDA_HOME does not exist"
+        r"|nvcc: (?:command )?not found|nvcc[^\n]{0,20}No such file"
         r"|[Cc]ould not find (?:nvcc|CUDA toolkit)|No such file or directory: '[^'\n]{0,80}/nvcc'"
         r"|ptxas: (?:command )?not found|[Cc]ouldn't invoke ptxas|libdevice not found at"
         r"|Cannot find (?:CUDA )?libdevice"
@@ -404,6 +458,95 @@ IMAGE_CONTENT_TEXTS = (
         source="https://gitpython.readthedocs.io/en/stable/intro.html#requirements",
     ),
     FailureText(
+        name="pdsh is missing",
+        pattern=r"launcher '(?:pdsh|openmpi|mvapich|mpich)' not installed|(?:^|\n|: )pdsh: (?:command )?not found",
+        verdict="the image lacks pdsh or MPI, with which DeepSpeed starts processes on several nodes",
+        cure=_in_image("it", f"{_APT} pdsh, and start DeepSpeed with torchrun in each pod instead of a host file"),
+        places=frozenset({Place.LOG}),
+        example="RuntimeError: launcher 'pdsh' not installed.",
+        near_miss="launcher pdsh starts 4 processes",
+        source="https://www.deepspeed.ai/getting-started/",
+    ),
+    FailureText(
+        name="the container's user has no name",
+        pattern=r"getpwuid\(\): uid not found|I have no name!|no such user: \d",
+        verdict="the container's user has a number without a name in the image, and the program asks for the name",
+        cure=Cure(
+            "Set USER, LOGNAME and HOME in env (HOME to a directory that the user may write), or leave runAsUser out; "
+            f"{RUN_AGAIN}",
+            edit_job(
+                'env = pod["containers"][0].setdefault("env", [])',
+                'for name, value in {"USER": "me", "LOGNAME": "me", "HOME": "/tmp"}.items():\n'
+                '    env.append({"name": name, "value": value})',
+            ),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="KeyError: 'getpwuid(): uid not found: 1000'",
+        near_miss="uid 1000 was found",
+        source="https://docs.python.org/3/library/getpass.html#getpass.getuser",
+    ),
+    FailureText(
+        name="lines of Windows in a script",
+        pattern=r"env: '?(?:ba|da|z)?(?:sh|python3?)(?:\\r|\r)|(?:\^M|\\r|\r): (?:bad interpreter|command not found)"
+        r"|\$'\\r': command not found",
+        verdict="a script has the line endings of Windows, so that its interpreter is not found",
+        cure=Cure(
+            "Convert the script in the Dockerfile: RUN sed -i 's/\\r$//' SCRIPT; and let git keep its line endings: "
+            f"*.sh text eol=lf in .gitattributes; {RUN_AGAIN}",
+            edit_job('pod["containers"][0]["image"] = "IMAGE-WITH-CORRECTED-SCRIPT"'),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="/usr/bin/env: 'bash\\r': No such file or directory",
+        near_miss="/usr/bin/env: 'python': No such file or directory",
+        source="https://git-scm.com/docs/gitattributes#_eol",
+    ),
+    FailureText(
+        name="an entry point that cannot be started",
+        pattern=r"(?:^|\n)exec (?P<file_>/[^\s:]{1,200}): no such file or directory",
+        verdict="{file_} cannot be started: it is not in the image, or what its first line names is not (a file with "
+        "the line endings of Windows names a wrong one)",
+        cure=Cure(
+            "Correct command, or the file: its first line must name an interpreter of the image, such as #!/bin/sh, "
+            f"and its lines must not end as in Windows: RUN sed -i 's/\\r$//' FILE; {RUN_AGAIN}",
+            edit_job('pod["containers"][0]["command"] = ["sh", "/entrypoint.sh"]'),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="exec /entrypoint.sh: no such file or directory",
+        near_miss="executed /entrypoint.sh",
+        source="https://github.com/docker/for-win/issues/1340",
+    ),
+    FailureText(
+        name="transformers is too old for the model",
+        pattern=r"Transformers does not recognize this architecture|Model architectures \[[^\]\n]{1,200}\] (?:are not "
+        r"supported|failed to be inspected)|KeyError: '(?:qwen|llama|mistral|gemma|phi|deepseek)[\w.-]{0,30}'$",
+        verdict="the version of transformers or vLLM in the image does not know the model",
+        cure=_in_image("a newer version", "RUN pip install --upgrade transformers"),
+        places=frozenset({Place.LOG}),
+        example="ValueError: The checkpoint you are trying to load has model type `qwen3` but Transformers does not "
+        "recognize this architecture.",
+        near_miss="Resolved architecture: Qwen3ForCausalLM",
+        source="https://github.com/huggingface/transformers/releases",
+    ),
+    FailureText(
+        name="a model with code of its own",
+        pattern=r"Please pass the argument `trust_remote_code=True`|requires you to execute the (?:configuration"
+        r"|dataset|modeling|tokenizer) (?:file|script) in that repo",
+        verdict="the model has code of its own, which the program only runs if it is told to",
+        cure=Cure(
+            "Read the code in the model's repository. If you trust it, pass trust_remote_code=True, or "
+            f"--trust-remote-code of vLLM; {RUN_AGAIN}",
+            edit_job('pod["containers"][0].setdefault("args", []).append("--trust-remote-code")'),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="Please pass the argument `trust_remote_code=True` to allow custom code to be run.",
+        near_miss="the argument trust_remote_code was passed",
+        source="https://huggingface.co/docs/transformers/custom_models",
+    ),
+    FailureText(
         name="a Python module is missing",
         pattern=r"ModuleNotFoundError: No module named '?(?P<module_>[\w.]{1,80})"
         r"|ImportError: No module named (?P<old_>[\w.]{1,80})"
@@ -424,7 +567,9 @@ IMAGE_CONTENT_TEXTS = (
         r"different CUDA|incompatible (?:with|version of) (?:torch|numpy|transformers|jaxlib)"
         r"|jaxlib version [\d.]{1,10} is "
         r"(?:newer|older|incompatible)|Descriptors cannot (?:not )?be created directly|binary incompatibility"
-        r"|CUDA Setup failed despite GPU being available|Mismatched PJRT plugin PJRT API version",
+        r"|CUDA Setup failed despite GPU being available|Configured (?:CUDA|ROCm) binary not found at"
+        r"|does not match the version torch was compiled with|mismatches the version that was used to compile"
+        r"|Mismatched PJRT plugin PJRT API version",
         verdict="packages in the image do not fit together",
         cure=Cure(
             "Install the packages in versions that were built for each other (pip install with one requirements file "
@@ -492,6 +637,7 @@ IMAGE_CONTENT_TEXTS = (
         pattern=r"GatedRepoError|Access to model [^\n]{1,120} is restricted|Cannot access gated repo"
         r"|You are trying to access a "
         r"gated repo|401 Client Error[^\n]{0,80}huggingface\.co|RepositoryNotFoundError: 401|Invalid user token"
+        r"|CommError: [^\n]{0,60}(?:not logged in|401)"
         r"|api_key not configured \(no-tty\)|wandb: ERROR api_key|Invalid credentials in Authorization header",
         verdict="a download needs a login that the container does not have",
         cure=Cure(
@@ -512,8 +658,9 @@ IMAGE_CONTENT_TEXTS = (
         pattern=r"Temporary failure in name resolution|Name or service not known|Network is unreachable"
         r"|No route to host"
         r"|NameResolutionError|Could not resolve host|Max retries exceeded with url|getaddrinfo (?:EAI_AGAIN|ENOTFOUND)"
-        r"|couldn't connect to '?https?://|CERTIFICATE_VERIFY_FAILED|ConnectTimeoutError|LocalEntryNotFoundError"
-        r"|URLError: <urlopen error|Connection timed out|Failed to establish a new connection",
+        r"|couldn't connect to '?https?://|ConnectTimeoutError|LocalEntryNotFoundError"
+        r"|URLError: <urlopen error|Connection timed out|Read timed out\.|ReadTimeout\b"
+        r"|Failed to establish a new connection",
         verdict="the program cannot reach a server that it needs",
         cure=Cure(
             "Check the name of the server, the cluster's outbound rules (firewall, network policy, user-defined route) "
@@ -546,6 +693,23 @@ IMAGE_CONTENT_TEXTS = (
         example="urllib.error.HTTPError: HTTP Error 403: Forbidden",
         near_miss="HTTP 200 OK",
         source="https://github.com/cvdfoundation/mnist/issues/4",
+    ),
+    FailureText(
+        name="a script that is not executable",
+        pattern=r"(?:^|[\n/ ])(?:ba|da|z)?sh: (?:(?:line )?\d{1,6}: )?(?P<script_>[\w./-]{1,200}\.(?:sh|py|bash)): "
+        r"Permission denied",
+        verdict="{script_} is not executable",
+        cure=Cure(
+            "Name the interpreter in command, such as bash SCRIPT or python SCRIPT, or make the file executable: RUN "
+            "chmod +x SCRIPT in the Dockerfile, defaultMode: 0755 for a ConfigMap; "
+            f"{RUN_AGAIN}",
+            edit_job('pod["containers"][0]["command"] = ["bash", "/workspace/run.sh"]'),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.LOG}),
+        example="/bin/bash: /workspace/run.sh: Permission denied",
+        near_miss="/bin/sh: 1: cannot create /data/out.txt: Permission denied",
+        source="https://www.gnu.org/software/bash/manual/html_node/Exit-Status.html",
     ),
     FailureText(
         name="no permission for a file",
@@ -667,7 +831,7 @@ WRAPPER_TEXTS = (
     FailureText(
         name="a bus error",
         pattern=r"^Bus error\b|\nBus error\b|: Bus error \(core dumped\)|Fatal Python error: Bus error"
-        r"|Signal 7 \(SIGBUS\)|exitcode ?: -7\b|exits with return code = -7\b",
+        r"|Signal 7 \(SIGBUS\)|exited on signal 7\b|exitcode ?: -7\b|exits with return code = -7\b",
         verdict="the program had a bus error; a guess: in a container, /dev/shm is often full",
         cure=SHARED_MEMORY_CURE,
         places=frozenset({Place.LOG}),
@@ -678,10 +842,11 @@ WRAPPER_TEXTS = (
     ),
     FailureText(
         name="a process was killed",
-        pattern=r"Signal 9 \(SIGKILL\) received by PID|exitcode ?: -9\b|exits with return code = -9\b"
-        r"|exited with code -9\b"
+        pattern=r"TerminatedWorkerError: |KilledWorker: |Signal 9 \(SIGKILL\) received by PID"
+        r"|exitcode ?: -9\b|exits with return code = -9\b"
+        r"|exited with code -9\b|exited on signal 9\b"
         r"|^Killed$|\nKilled$"
-        r"|: \d{1,9} Killed\b|SIGKILL: 9",
+        r"|: {1,10}\d{1,9} Killed\b|SIGKILL: 9",
         verdict="a process of the training was killed (SIGKILL), probably because the node's memory was full: the log "
         "does "
         "not say why",
@@ -701,7 +866,8 @@ WRAPPER_TEXTS = (
     ),
     FailureText(
         name="a segmentation fault",
-        pattern=r"Signal 11 \(SIGSEGV\)|exitcode ?: -11\b|exits with return code = -11\b|Segmentation fault"
+        pattern=r"Signal 11 \(SIGSEGV\)|exited on signal 11\b|exitcode ?: -11\b"
+        r"|exits with return code = -11\b|Segmentation fault"
         r"|SIGSEGV(?! or other)"
         r"|Fatal Python error: Segmentation fault",
         verdict="a library of the program crashed (segmentation fault)",

@@ -24,7 +24,10 @@ _KARPENTER = re.compile(
     r"(?:Failed to schedule pod|Could not schedule pod|no nodepools found)[,:]?\s*(?P<causes>.*)", re.S
 )
 _CAUSE = re.compile(r"(?<![\d.])(?P<count>\d{1,9}) (?P<cause>(?:\{[^{}]*\}|[^,{])+)")
-_BINDING = re.compile(r"binding volumes: (?:timed out|context deadline|failed)|persistentvolumeclaim \"")
+_BINDING = re.compile(r"binding volumes: (?:timed out|context deadline|failed|pv \")|persistentvolumeclaim \"")
+
+_OTHER_RESOURCE = re.compile(r"Insufficient (?:cpu|memory|ephemeral-storage)")
+_NO_GPU = ("Insufficient nvidia.com/gpu", "Insufficient amd.com/gpu")
 
 DEFAULT_POOL = "gpunp"
 """The tutorial's GPU pool. Hints use it when the pod's pool is not known."""
@@ -107,13 +110,29 @@ def _read_unscheduled(
         causes = message.strip(" .\n")
     else:
         return None
-    name, cure = scheduling_texts.advice(causes, tolerations=tolerations)
+    name, cure = scheduling_texts.advice(_of_gpu_nodes(causes, nodes), tolerations=tolerations)
     counted = _causes(causes) or ({causes: nodes} if causes and nodes else {})
     takes = "no node takes the pod" if nodes is None else f"no node of {nodes} takes the pod"
     text = f"{takes}: {', '.join(counted) or causes}" if causes else takes
     hint = fill(cure.advice_for(has_azure), {"POOL": pool})
     error = errors.PodPending(text, hint=hint, causes=counted, nodes=nodes)
     return EventReading(error, name, cure)
+
+
+def _of_gpu_nodes(causes: str, nodes: int | None) -> str:
+    """Return the causes of the nodes that have a free GPU, if each node has one cause and some lack another resource.
+
+    Of three nodes with ``1 Insufficient memory, 2 Insufficient nvidia.com/gpu``, the one that lacks memory has a GPU.
+
+    Args:
+        causes: the causes in an event.
+        nodes: how many nodes there are.
+    """
+    counted = _causes(causes)
+    lacks_other = any(_OTHER_RESOURCE.fullmatch(cause) for cause in counted)
+    if not lacks_other or sum(counted.values()) != nodes:
+        return causes
+    return ", ".join(f"{count} {cause}" for cause, count in counted.items() if cause not in _NO_GPU)
 
 
 def _without_preemption(text: str) -> str:

@@ -140,17 +140,22 @@ SELECTOR = Cure(
 def _less(resource: str) -> Cure:
     """Return the cure for a resource other than GPUs that is short."""
     return Cure(
-        f"Ask for less {resource}, wait until other pods end, or add nodes: cluster.scale_pool(aks, 'POOL', count=2).",
+        f"Ask for less {resource}, wait until other pods end, or add nodes: cluster.scale_pool(aks, 'POOL', count=2). "
+        "If the pod asks for more than a whole node has, which kubectl describe nodes shows under Allocatable, only "
+        "less or a larger VM size helps: sizes.gpu_sizes(aks.azure, aks.location).",
         edit_job(f'pod["containers"][0]["resources"]["requests"]["{resource}"] = "1"'),
         EDIT_JOB_SHELL,
-        f"Ask for less {resource}, wait until other pods end, or add a node to the cluster.",
+        f"Ask for less {resource}, wait until other pods end, or add a node to the cluster. If the pod asks for more "
+        "than a whole node has, which kubectl describe nodes shows under Allocatable, only less or a larger "
+        "node helps.",
     )
 
 
 SCHEDULER_TEXTS = (
     SchedulingText(
         name="a volume in another zone",
-        pattern=r"volume node affinity conflict|no available volume zone|volume\(s\)? in (?:a )?different zone",
+        pattern=r"volume node affinity conflict|node affinity doesn't match node"
+        r"|no available volume zone|volume\(s\)? in (?:a )?different zone",
         meaning="The pod's disk is in another availability zone than the nodes.",
         cure=VOLUME_ZONE,
         example="2 node(s) had volume node affinity conflict",
@@ -168,6 +173,21 @@ SCHEDULER_TEXTS = (
         example="pod has unbound immediate PersistentVolumeClaims",
         near_miss="1 node(s) had volume node affinity conflict",
         source="https://kubernetes.io/docs/concepts/storage/persistent-volumes/",
+    ),
+    SchedulingText(
+        name="a claim that another pod uses",
+        pattern=r"ReadWriteOncePod access mode",
+        meaning="Another pod uses the claim, whose access mode allows only one.",
+        cure=Cure(
+            "Delete the other pod that uses the claim, or wait until it ends. For several pods, use a claim with "
+            "accessModes: [ReadWriteMany] and the storage class azurefile-csi.",
+            'aks.kube.list("Pod", "NAMESPACE")',
+            "kubectl get pods --namespace NAMESPACE -o custom-columns=NAME:.metadata.name,"
+            "CLAIMS:.spec.volumes[*].persistentVolumeClaim.claimName\nkubectl get pvc --namespace NAMESPACE",
+        ),
+        example="3 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode",
+        near_miss="pod has unbound immediate PersistentVolumeClaims",
+        source="https://kubernetes.io/docs/concepts/storage/persistent-volumes/#access-modes",
     ),
     SchedulingText(
         name="too many disks on the node",
@@ -439,6 +459,24 @@ AUTOSCALER_TEXTS = (
         source=_AUTOSCALER,
     ),
     SchedulingText(
+        name="a taint of the NodePool for GPUs",
+        pattern=r"did not tolerate (?:taint \(taint=)?(?:sku=gpu\b|nvidia\.com/gpu\b|amd\.com/gpu\b)",
+        meaning="The pod does not tolerate the taint of the NodePool whose machines have GPUs.",
+        cure=Cure(
+            "Add a toleration of the taint that the message names, under spec.template.spec.tolerations. Node "
+            "auto-provisioning adds no machine for a pod that could not run on it.",
+            edit_job(
+                'toleration = {"key": "sku", "operator": "Exists", "effect": "NoSchedule"}',
+                'pod.setdefault("tolerations", []).append(toleration)',
+            ),
+            "kubectl get nodepools.karpenter.sh -o custom-columns=NAME:.metadata.name,TAINTS:.spec.template.spec.taints"
+            "\n" + EDIT_JOB_SHELL,
+        ),
+        example='incompatible with nodepool "gpu", did not tolerate sku=gpu:NoSchedule',
+        near_miss='incompatible with nodepool "arm", did not tolerate arch=arm64:NoSchedule',
+        source="https://learn.microsoft.com/azure/aks/node-autoprovision",
+    ),
+    SchedulingText(
         name="node auto-provisioning finds no size",
         pattern=r"no instance type (?:satisfied|met|which|has)|no instance types? (?:meets?|that)"
         r"|incompatible with (?:nodepool|"
@@ -545,5 +583,6 @@ def _untolerated_kinds(text: str, tolerations: list[Mapping[str, Any]]) -> set[T
     for key, value in taints_in(text):
         taint = {"key": key, "value": value, "effect": "NoSchedule"}
         if not tolerates(tolerations, taint):
-            kinds.add(meaning(key).kind)
+            # No pod for Linux tolerates the taint of Windows nodes.
+            kinds.add(TaintKind.SYSTEM if value == "windows" else meaning(key).kind)
     return kinds

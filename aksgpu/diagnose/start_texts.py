@@ -93,6 +93,23 @@ IMAGE_TEXTS = (
         source="https://learn.microsoft.com/azure/aks/concepts-storage#os-disk-sizing",
     ),
     FailureText(
+        name="the registry has no TLS",
+        pattern=r"server gave HTTP response to HTTPS client",
+        verdict="the registry speaks HTTP, and the node expects HTTPS",
+        cure=Cure(
+            "Give the registry a certificate that the nodes trust, or copy the image into an Azure registry: az acr "
+            "import --name REGISTRY --source IMAGE, or docker push. AKS has no setting that lets nodes use HTTP.",
+            edit_job('pod["containers"][0]["image"] = "REGISTRY.azurecr.io/NAME:TAG"'),
+            "docker tag IMAGE REGISTRY.azurecr.io/NAME:TAG\ndocker push REGISTRY.azurecr.io/NAME:TAG",
+            "Give the registry a certificate that the nodes trust, or configure HTTP for it in the node's containerd.",
+        ),
+        places=_PULL_PLACES,
+        example='failed to do request: Head "https://myreg.local/v2/train/manifests/1": http: server gave HTTP '
+        "response to HTTPS client",
+        near_miss="the server gave a response",
+        source="https://github.com/containerd/containerd/blob/main/docs/hosts.md",
+    ),
+    FailureText(
         name="the registry is not reachable",
         pattern=r"no such host|i/o timeout|connection refused|connection reset by peer|TLS handshake timeout|x509: "
         r"|context deadline exceeded|dial tcp|network is unreachable|no route to host|unexpected EOF|context canceled"
@@ -137,6 +154,23 @@ IMAGE_TEXTS = (
         near_miss="the server returned 401 Unauthorized for /api/v1/nodes",
         source="https://learn.microsoft.com/troubleshoot/azure/azure-kubernetes/extensions/"
         "cannot-pull-image-from-acr-to-aks-cluster",
+    ),
+    FailureText(
+        name="the image has a format that is no longer read",
+        pattern=r"media type \"application/vnd\.docker\.distribution\.manifest\.v1|manifest schema (?:version )?1"
+        r"|schema1 manifest|unsupported manifest media type",
+        verdict="the image has a manifest of the old format (schema 1), which the node's containerd no longer reads",
+        cure=Cure(
+            "Build and push the image again with a current Docker; without its Dockerfile: docker pull IMAGE and "
+            f"docker push with an older Docker (24 or older) under another tag. Or use a newer image; {RUN_AGAIN}",
+            edit_job('pod["containers"][0]["image"] = "REGISTRY/NAME:NEW-TAG"'),
+            "docker buildx build --push -t REGISTRY/NAME:NEW-TAG .\n" + EDIT_JOB_SHELL,
+        ),
+        places=_PULL_PLACES,
+        example='not implemented: media type "application/vnd.docker.distribution.manifest.v1+prettyjws" is no longer '
+        "supported since containerd v2.1",
+        near_miss='media type "application/vnd.docker.distribution.manifest.v2+json"',
+        source="https://docs.docker.com/engine/deprecated/",
     ),
     FailureText(
         name="the image does not exist in the registry",
@@ -300,6 +334,53 @@ START_TEXTS = (
         source="https://kubernetes.io/docs/concepts/storage/volumes/#using-subpath",
     ),
     FailureText(
+        name="a working directory that the user may not use",
+        pattern=r"chdir to cwd \(\"?(?P<path_>[^\"()\n]{1,200})\"?\) set in config\.json failed",
+        verdict="the container's user may not use its working directory {path_}, or the image does not have it",
+        cure=Cure(
+            "Set workingDir to a directory that the user may read, or leave runAsUser out; in the Dockerfile: RUN "
+            f"chmod 755 DIRECTORY; {RUN_AGAIN}",
+            edit_job('pod["containers"][0]["workingDir"] = "/tmp"'),
+            EDIT_JOB_SHELL,
+        ),
+        places=_START_PLACES,
+        example='unable to start container process: chdir to cwd ("/workspace") set in config.json failed: permission '
+        "denied",
+        near_miss='the working directory is "/workspace"',
+        source="https://kubernetes.io/docs/tasks/configure-pod-container/security-context/",
+    ),
+    FailureText(
+        name="a user that the image does not have",
+        pattern=r"unable to find (?:user|group) (?P<user_>[\w.-]{1,80}): no matching entries",
+        verdict="the image has no user {user_}, as whom it is to run",
+        cure=Cure(
+            "Correct USER in the Dockerfile (RUN useradd before it), or set securityContext.runAsUser to a number; "
+            f"{RUN_AGAIN}",
+            edit_job('pod["securityContext"] = {"runAsUser": 1000, "fsGroup": 1000}'),
+            EDIT_JOB_SHELL,
+        ),
+        places=_START_PLACES,
+        example="unable to find user trainer: no matching entries in passwd file",
+        near_miss="found the user trainer",
+        source="https://docs.docker.com/reference/dockerfile/#user",
+    ),
+    FailureText(
+        name="a subPath that cannot be prepared",
+        pattern=r"failed to (?:prepare|create) subPath|subPath[^\n]{0,120}(?:no such file|not found|read-only)",
+        verdict="the subPath of a mount cannot be prepared in its volume: the volume is read-only, or a file has the "
+        "name of the directory",
+        cure=Cure(
+            "Leave subPath out, or create the directory in the volume. A read-only volume must have it already. If the "
+            f"volume is a share whose mount is broken, delete the pod, so that it is mounted again; {RUN_AGAIN}",
+            edit_job('pod["containers"][0]["volumeMounts"][0].pop("subPath", None)'),
+            EDIT_JOB_SHELL,
+        ),
+        places=_START_PLACES,
+        example='failed to prepare subPath for volumeMount "data" of container "main"',
+        near_miss='mounted the subPath "data"',
+        source="https://kubernetes.io/docs/concepts/storage/volumes/#using-subpath",
+    ),
+    FailureText(
         name="the node has no address for the pod",
         pattern=r"(?:failed|Failed) to (?:assign|allocate|request)[^\n]{0,40}(?:IP|address)"
         r"|no (?:more )?(?:available )?IP addresses|"
@@ -343,6 +424,25 @@ START_TEXTS = (
         "Cilium agent",
         near_miss="the plugin is ready",
         source="https://learn.microsoft.com/azure/aks/azure-cni-powered-by-cilium",
+    ),
+    FailureText(
+        name="the node's container runtime does not answer",
+        pattern=r"create pod sandbox[^\n]{0,200}(?:DeadlineExceeded|deadline exceeded)|failed to reserve sandbox name"
+        r"|failed to reserve container name|containerd\.sock: connect: connection refused|PLEG is not healthy",
+        verdict="the container runtime of the node does not answer in time: its CPU or its disk is overloaded, as "
+        "while a large image is unpacked",
+        cure=Cure(
+            "Wait some minutes: the kubelet tries again. If it stays, diagnose.node(aks, 'NODE') shows what the node "
+            "lacks: replace the node, and use a larger OS disk (os_disk_size_gb), whose speed grows with its size.",
+            'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
+            "kubectl describe node NODE\nkubectl get pods --all-namespaces --field-selector spec.nodeName=NODE",
+            "Wait some minutes: the kubelet tries again. If it stays, diagnose.node(aks, 'NODE') shows what the node "
+            "lacks: replace or restart the node.",
+        ),
+        places=frozenset({Place.CONTAINER, Place.EVENT}),
+        example="Failed to create pod sandbox: rpc error: code = DeadlineExceeded desc = context deadline exceeded",
+        near_miss="created the pod sandbox in 12 s",
+        source="https://github.com/containerd/containerd/issues/4604",
     ),
 )
 """Containers that cannot be created or started."""
@@ -435,6 +535,109 @@ VOLUME_TEXTS = (
         source="https://learn.microsoft.com/azure/virtual-machines/sizes/overview",
     ),
     FailureText(
+        name="the VM size has no premium disks",
+        pattern=r"storage account type (?P<type_>\w{1,40}) is not supported for VM size (?P<size_>\w{1,60})",
+        verdict="the VM size {size_} cannot use disks of the type {type_}",
+        cure=Cure(
+            "Use a claim with the storage class managed-csi (standard SSD), or a VM size whose letters contain an s.",
+            'aks.kube.list("PersistentVolumeClaim", "NAMESPACE")',
+            "kubectl get storageclass\nkubectl get pvc --namespace NAMESPACE",
+        ),
+        places=frozenset({Place.EVENT, Place.CONTAINER}),
+        example="Requested operation cannot be performed because storage account type Premium_LRS is not supported for "
+        "VM size Standard_NC6.",
+        near_miss="the storage account type is Premium_LRS",
+        source="https://learn.microsoft.com/azure/virtual-machines/disks-types",
+    ),
+    FailureText(
+        name="the disk of the volume is gone",
+        pattern=r"Volume not found, failed with error|\bdisk \S{1,300} was not found",
+        verdict="the Azure disk of the volume does not exist any more, and its data is lost",
+        cure=Cure(
+            "Delete the claim, create it again, and fill it again or from a snapshot. Disks of claims are deleted with "
+            "the node resource group; a storage class with reclaimPolicy: Retain keeps them when a claim is deleted.",
+            'aks.kube.list("PersistentVolumeClaim", "NAMESPACE")',
+            "az disk list --output table\nkubectl get pv\nkubectl delete pvc CLAIM --namespace NAMESPACE",
+            "Delete the claim, create it again, and fill it again or from a snapshot.",
+        ),
+        places=frozenset({Place.EVENT, Place.CONTAINER}),
+        example='AttachVolume.Attach failed for volume "pvc-1" : rpc error: code = NotFound desc = Volume not found, '
+        "failed with error: disk pvc-1 was not found",
+        near_miss="the disk pvc-1 was found",
+        source="https://learn.microsoft.com/troubleshoot/azure/azure-kubernetes/storage/fail-to-mount-azure-disk-volume",
+    ),
+    FailureText(
+        name="the file system of the disk is damaged",
+        pattern=r"wrong fs type, bad option, bad superblock|[Ss]tructure needs cleaning|fsck[^\n]{0,80}found errors",
+        verdict="the disk's file system is damaged, or is of another type than the volume says",
+        cure=Cure(
+            "Make a snapshot of the disk. Then repair it with fsck in a pod that mounts it as a block device, or use a "
+            "new claim. If the disk was formatted elsewhere, fsType of the volume must name its file system.",
+            'aks.kube.list("PersistentVolumeClaim", "NAMESPACE")',
+            "kubectl get pv -o custom-columns=NAME:.metadata.name,TYPE:.spec.csi.fsType,DISK:.spec.csi.volumeHandle",
+        ),
+        places=frozenset({Place.EVENT, Place.CONTAINER}),
+        example="mount: /globalmount: wrong fs type, bad option, bad superblock on /dev/sdc, missing codepage or "
+        "helper program, or other error.",
+        near_miss="mounted /dev/sdc as ext4",
+        source="https://learn.microsoft.com/troubleshoot/azure/azure-kubernetes/storage/fail-to-mount-azure-disk-volume",
+    ),
+    FailureText(
+        name="a volume that cannot be made",
+        pattern=r"failed to provision volume with StorageClass \"(?P<class_>[\w.-]{1,253})\"",
+        verdict="the storage class {class_} cannot make the volume of a claim",
+        cure=Cure(
+            "Correct what Azure's message says: a quota of disks, a zone, a policy, or a missing role of the cluster's "
+            "identity. Kubernetes keeps trying, so the pod starts once the volume exists.",
+            'aks.kube.list("PersistentVolumeClaim", "NAMESPACE")',
+            "kubectl describe pvc --namespace NAMESPACE\nkubectl get storageclass",
+        ),
+        kind=errors.PodPending,
+        places=frozenset({Place.EVENT}),
+        example='failed to provision volume with StorageClass "managed-csi-premium": rpc error: code = Internal desc = '
+        "409 Conflict",
+        near_miss="provisioned a volume with StorageClass managed-csi",
+        source="https://learn.microsoft.com/azure/aks/azure-csi-disk-storage-provision",
+    ),
+    FailureText(
+        name="the node lacks the volume's driver",
+        pattern=r"driver name (?P<driver_>[\w.-]{1,120}) not found in the list of registered CSI drivers",
+        verdict="the node does not run the driver of the volume, {driver_}",
+        cure=Cure(
+            "Wait some minutes if the node is new. Otherwise enable the driver: az aks update --enable-blob-driver for "
+            "blob.csi.azure.com, --enable-disk-driver or --enable-file-driver, az aks enable-addons --addons "
+            "azure-keyvault-secrets-provider for secrets-store.csi.k8s.io; or use a volume of another driver. The "
+            "driver's pods must tolerate the taints of the GPU nodes.",
+            'aks.kube.list("Pod", "kube-system")',
+            "kubectl get csinodes NODE -o yaml\n"
+            "az aks update --resource-group GROUP --name CLUSTER --enable-blob-driver",
+            "Wait some minutes if the node is new. Otherwise install the driver, or use a volume of another one. The "
+            "driver's pods must tolerate the taints of the GPU nodes.",
+        ),
+        places=frozenset({Place.EVENT, Place.CONTAINER}),
+        example='MountVolume.MountDevice failed for volume "pv" : driver name blob.csi.azure.com not found in the list '
+        "of registered CSI drivers",
+        near_miss="the driver blob.csi.azure.com is registered",
+        source="https://learn.microsoft.com/azure/aks/azure-blob-csi",
+    ),
+    FailureText(
+        name="the node lacks the directory of a hostPath",
+        pattern=r"hostPath type check failed: (?P<path_>\S{1,300}) is not",
+        verdict="the node does not have the directory or file of the hostPath volume, {path_}",
+        cure=Cure(
+            "Use a PersistentVolumeClaim: a directory of one node is not on the next, and is deleted with its node. "
+            f"type: DirectoryOrCreate makes an empty directory; {RUN_AGAIN}",
+            edit_job(
+                'pod["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "CLAIM"}}]',
+            ),
+            EDIT_JOB_SHELL,
+        ),
+        places=frozenset({Place.EVENT, Place.CONTAINER}),
+        example='MountVolume.SetUp failed for volume "data" : hostPath type check failed: /mnt/data is not a directory',
+        near_miss="the hostPath /mnt/data was checked",
+        source="https://kubernetes.io/docs/concepts/storage/volumes/#hostpath-volume-types",
+    ),
+    FailureText(
         name="a claim or volume does not exist",
         pattern=r"persistentvolumeclaim \"[\w.-]{1,253}\" (?:not found|is being deleted)|could not find PVC|"
         r"storageclass\.storage\.k8s\.io \"[\w.-]{1,253}\" not found|unbound immediate PersistentVolumeClaims|"
@@ -474,11 +677,48 @@ UNMOUNTED_TEXTS = (
 
 ADMISSION_TEXTS = (
     FailureText(
+        name="an emptyDir is full",
+        pattern=r"[Uu]sage of EmptyDir volume \"(?P<volume_>[^\"\n]{1,80})\" exceeds the limit"
+        r"(?: \"(?P<limit_>[^\"\n]{1,40})\")?",
+        verdict="the pod wrote more into its emptyDir volume {volume_} than its sizeLimit[ of {limit_}] allows",
+        cure=Cure(
+            "Raise sizeLimit of the volume in spec.template.spec.volumes. With medium: Memory, what it contains counts "
+            f"as memory of the container, so raise resources.limits.memory too; {RUN_AGAIN}",
+            edit_job(
+                'for volume in pod.get("volumes", []):\n'
+                '    if "emptyDir" in volume:\n'
+                '        volume["emptyDir"]["sizeLimit"] = "32Gi"',
+            ),
+            EDIT_JOB_SHELL,
+        ),
+        places=_POD_PLACES,
+        example='Usage of EmptyDir volume "shm" exceeds the limit "1Gi".',
+        near_miss='the EmptyDir volume "shm" has a limit of 1Gi',
+        source="https://kubernetes.io/docs/concepts/storage/volumes/#emptydir",
+    ),
+    FailureText(
+        name="the pod's limit of disk",
+        pattern=r"[Ee]phemeral local storage usage exceeds the total limit|exceeded its local ephemeral storage limit",
+        verdict="the pod wrote more to the node's disk than its own limit of ephemeral-storage allows",
+        cure=Cure(
+            "Raise resources.limits of ephemeral-storage, or write checkpoints and caches (HF_HOME, TMPDIR) to a "
+            f"volume, such as a PersistentVolumeClaim; {RUN_AGAIN}",
+            edit_job(
+                'limits = pod["containers"][0].setdefault("resources", {}).setdefault("limits", {})',
+                'limits["ephemeral-storage"] = "100Gi"',
+            ),
+            EDIT_JOB_SHELL,
+        ),
+        places=_POD_PLACES,
+        example="Pod ephemeral local storage usage exceeds the total limit of containers 10Gi.",
+        near_miss="The node was low on resource: ephemeral-storage.",
+        source="https://kubernetes.io/docs/concepts/configuration/manage-resources-containers/",
+    ),
+    FailureText(
         name="the node ran out of disk",
         pattern=r"low on resource: (?:ephemeral-storage|inodes|nodefs|imagefs)|[Ee]phemeral local storage usage exceeds"
         r"|ephemeral-storage "
-        r"(?:usage|limit)|exceeded its local ephemeral storage limit"
-        r"|[Uu]sage of EmptyDir volume \"[^\"\n]{1,80}\" exceeds",
+        r"(?:usage|limit)",
         verdict="the node ran out of disk, or the pod used more than its limit",
         cure=_MORE_DISK_REQUESTED,
         places=_POD_PLACES,

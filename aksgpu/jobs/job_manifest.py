@@ -8,7 +8,9 @@ from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput
 from aksgpu.jobs import job_arguments
 from aksgpu.jobs.apply_rules import GENERATED_NAME
+from aksgpu.jobs.live_manifest import without_added_fields
 from aksgpu.jobs.manifest_diff import quantities_as_text
+from aksgpu.jobs.misplaced_fields import check_container_level, check_gpu_limits, check_pod_level
 from aksgpu.kube.client import Object
 from aksgpu.kube.node_facts import gpus_of
 
@@ -22,6 +24,8 @@ _OLD_GPU = "alpha.kubernetes.io/nvidia-gpu"
 def check_job(job: Object) -> Object:
     """Check a Job's fields, and return the Job with its quantities as strings. It is changed in place.
 
+    What ``kubectl get --output yaml`` wrote of a Job that existed is removed, so that it can be created again.
+
     Raises:
         InvalidInput: a field is not valid.
     """
@@ -30,6 +34,7 @@ def check_job(job: Object) -> Object:
             f"`apiVersion` must be 'batch/v1', got {job.get('apiVersion')!r}", hint="Write apiVersion: batch/v1."
         )
     _check_metadata(job.setdefault("metadata", {}))
+    without_added_fields(job)
     _check_pod_spec(_pod_spec(job), "spec.template.spec")
     job_arguments.quantities(job["spec"], "spec")
     quantities_as_text(job)
@@ -43,16 +48,31 @@ def _check_metadata(metadata: Any) -> None:
         raise InvalidInput(
             f"`metadata.name` must be given, got `generateName` {shown(metadata['generateName'])}", hint=GENERATED_NAME
         )
+    _check_rendered(metadata.get("name"))
     job_arguments.job_name(metadata.get("name"), "metadata.name")
     if metadata.get("namespace") is not None:
         job_arguments.namespace(metadata["namespace"], "metadata.namespace")
     for key in ("labels", "annotations"):
-        values = metadata.get(key) or {}
-        if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
-            raise InvalidInput(
-                f"`metadata.{key}` must be a mapping of strings, got {values!r:.80}",
-                hint='Write numbers and booleans in quotes, such as "1" and "true".',
-            )
+        _check_strings(metadata.get(key) or {}, f"metadata.{key}")
+
+
+def _check_strings(values: Any, path: str) -> None:
+    """Check that a field is a mapping of strings."""
+    if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
+        raise InvalidInput(
+            f"`{path}` must be a mapping of strings, got {values!r:.80}",
+            hint='Write numbers and booleans in quotes, such as "1" and "true".',
+        )
+
+
+def _check_rendered(name: Any) -> None:
+    """Check that a Job's name is not the placeholder of a template."""
+    if isinstance(name, str) and ("{{" in name or "${" in name):
+        tool = "helm template NAME CHART" if "{{" in name else "envsubst < FILE"
+        raise InvalidInput(
+            f"`metadata.name` must be a name, got the placeholder {shown(name)}",
+            hint=f"Fill in the template first. In a shell: {tool} > job.yaml",
+        )
 
 
 def _pod_spec(job: Object) -> Object:
@@ -71,14 +91,18 @@ def _pod_spec(job: Object) -> Object:
 
 
 def _check_pod_spec(pod_spec: Object, path: str) -> None:
+    check_pod_level(pod_spec, path)
+    _check_strings(pod_spec.get("nodeSelector") or {}, f"{path}.nodeSelector")
     _mappings(pod_spec.get("tolerations"), f"{path}.tolerations", hint="- {key: sku, value: gpu}")
     for field in ("initContainers", "containers"):
         containers = _mappings(pod_spec.get(field), f"{path}.{field}", hint="- name: main")
         for index, container in enumerate(containers):
             _check_container(container, f"{path}.{field}[{index}]")
+            check_container_level(container, f"{path}.{field}[{index}]", path)
             for name in ("limits", "requests"):
                 where = f"`{path}.{field}[{index}].resources.{name}`"
                 gpus_of((container.get("resources") or {}).get(name), where)
+            check_gpu_limits(container.get("resources") or {}, f"{path}.{field}[{index}].resources")
 
 
 def _mappings(value: Any, path: str, *, hint: str) -> list[Object]:

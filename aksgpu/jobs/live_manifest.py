@@ -7,7 +7,7 @@ import json
 from aksgpu.jobs.manifest_diff import applied_before
 from aksgpu.kube.client import Object
 
-__all__ = ["manifest_of"]
+__all__ = ["manifest_of", "without_added_fields"]
 
 _ADDED_LABELS = ("controller-uid", "job-name", "batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name")
 """Labels that the Job controller adds to the pods."""
@@ -35,6 +35,37 @@ def manifest_of(live: Object) -> Object:
     metadata.pop("ownerReferences", None)
     spec = applied_before(live).get("spec") or _without_added(copied["spec"])
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+
+
+def without_added_fields(job: Object) -> None:
+    """Remove what the cluster added from a Job that somebody read and wants to create again. It is changed in place.
+
+    A Job that was never created has no ``uid`` and no ``resourceVersion``, and stays as it is.
+
+    Args:
+        job: the Job, with its metadata.
+    """
+    metadata = job["metadata"]
+    if "uid" not in metadata and "resourceVersion" not in metadata:
+        return
+    for field in (*_ADDED_METADATA, "ownerReferences"):
+        metadata.pop(field, None)
+    for labels in (metadata.get("labels"), _template_labels(job)):
+        if isinstance(labels, dict):
+            for name in _ADDED_LABELS:
+                labels.pop(name, None)
+    job.pop("status", None)
+    spec = job.get("spec")
+    if isinstance(spec, dict) and not spec.get("manualSelector"):
+        spec.pop("selector", None)
+
+
+def _template_labels(job: Object) -> object:
+    """Return the labels of a Job's pods; None if it has none."""
+    value: object = job
+    for field in ("spec", "template", "metadata", "labels"):
+        value = value.get(field) if isinstance(value, dict) else None
+    return value
 
 
 def _without_added(spec: Object) -> Object:

@@ -115,6 +115,11 @@ def explain(aks: HasKube, objects: list[Object]) -> tuple[str, str]:
     main = _main(objects)
     kind = str(main.get("kind"))
     group = str(main.get("apiVersion") or "").rpartition("/")[0]
+    if kind == "Kustomization":
+        return "", (
+            "A Kustomization only names other files. Give the manifest that it makes. In a shell: kubectl kustomize "
+            "DIRECTORY > job.yaml"
+        )
     if kind == "CronJob":
         name = (main.get("metadata") or {}).get("name")
         return "", (

@@ -30,7 +30,7 @@ def split_job(aks: HasKube, manifest: Manifest) -> tuple[Object, list[Object]]:
         for obj in others:
             _check_other(obj)
         return found[0], others
-    kinds = [str(obj.get("kind") or "an object without `kind`") for obj in objects]
+    kinds = [_kind_shown(obj) for obj in objects]
     listed = ", ".join(kinds[:_SHOWN_KINDS])
     if len(kinds) > _SHOWN_KINDS:
         listed += f" and {len(kinds) - _SHOWN_KINDS} more"
@@ -47,6 +47,12 @@ def _is_kubernetes(obj: Object) -> bool:
     """Return whether a Job is meant as Kubernetes' own. Volcano has a kind of this name too."""
     group = str(obj.get("apiVersion") or "").rpartition("/")[0]
     return "." not in group
+
+
+def _kind_shown(obj: Object) -> str:
+    """Return the kind of an object for an error; with its group, if it is another program's Job."""
+    kind = str(obj.get("kind") or "an object without `kind`")
+    return f"{kind} of {obj['apiVersion']}" if kind == "Job" and not _is_kubernetes(obj) else kind
 
 
 def _check_other(obj: Object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,21 @@ def _parsed(manifest: str | Path) -> list[Any]:
     try:
         return load_all(text)
     except InvalidInput as wrong:
-        raise InvalidInput(f"{where} is not YAML that can be used: {wrong.message}", hint="Correct it.") from None
+        raise InvalidInput(f"{where} is not YAML that can be used: {wrong.message}", hint=_correction(text)) from None
+
+
+_TEMPLATE = re.compile(r"\{\{|\{%")
+_TAB = re.compile(r"^ {0,200}\t", re.M)
+
+
+def _correction(text: str | bytes) -> str:
+    """Return what to do about a text that is not YAML."""
+    decoded = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    if _TEMPLATE.search(decoded):
+        return "It is a template: fill it in first. In a shell: helm template NAME CHART > job.yaml"
+    if _TAB.search(decoded):
+        return "Write spaces instead of the tabs at the beginning of lines: YAML does not allow tabs there."
+    return "Correct it."
 
 
 def _text(manifest: str | Path) -> tuple[str | bytes, str]:
