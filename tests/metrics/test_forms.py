@@ -285,6 +285,9 @@ LINES: dict[str, dict[str, Any]] = {
     "=> Epoch 3, Val: loss 0.3, acc 0.9": {"epoch": 3, "val_loss": 0.3, "val_acc": 0.9},
     "samples-tf-mnist-demo-mtd44 main loss=0.5": {"step": 0, "loss": 0.5},
     "epoch-00001 train loss 0.5": {"step": 0, "train_loss": 0.5},
+    "Epoch 3, loss: 0.5, examples: 512, jobs: 1": {"epoch": 3, "loss": 0.5},
+    "precision @ 1 = 0.861": {"step": 0, "precision@1": 0.861},
+    "step 3 loss: 0.5 batch_cost: 0.1 time_this_iter_s: 0.2 mem_used: 12.5": {"step": 3, "loss": 0.5},
     "Best val Acc: 0.954248": {"step": 0, "Best_val_Acc": 0.954248},
 }
 
@@ -328,6 +331,31 @@ TABLES: dict[str, list[dict[str, Any]]] = {
     "  0   10000    694829.12    94.41    0.94                                        \n": [
         {"step": 10000, "epoch": 0, "LOSS TAGGER": 694829.12, "TAG_ACC": 94.41, "SCORE": 0.94},
     ],
+    # Columns and boxes
+    "step,loss,epoch\n10,0.5,1\n20,,1\n30,nan,2\n40,0.25,2\n": [
+        {"step": 10, "epoch": 1, "loss": 0.5},
+        {"step": 30, "epoch": 2},
+        {"step": 40, "epoch": 2, "loss": 0.25},
+    ],
+    "epoch\tloss\tacc\n1\t0.5\t85.0%\n2\t0.25\n": [{"epoch": 1, "loss": 0.5, "acc": 0.85}],
+    "step,duration\n10,2.5\n": [],
+    "| step | time |\n|---|---|\n| 10 | 2.5 |\n": [],
+    "----------------------\n| weight decay | 0.1  |\n| max_steps    | 500  |\n----------------------\n": [],
+    "--------------------\n| learner/ |       |\n| loss     | 0.5   |\n--------------------\n": [],
+    "----------------------\n| iterations | 3     |\n| loss       | 0.5   |\n----------------------\n": [
+        {"step": 3, "loss": 0.5}
+    ],
+    # Evaluations
+    " Average Recall     (AR) @[ IoU=0.50:0.95 | area= small | maxDets=100 ] = -1.000\n": [],
+    " Average Recall     (AR) @[ IoU=0.50:0.95 | area= large | maxDets= 10 ] = 0.512\n": [
+        {"step": 0, "AR@10_large": 0.512}
+    ],
+    # Loggers
+    ':::MLL 1571433686.379 eval_accuracy: {"value": 0.75, "metadata": {"epoch_num": 2, "lineno": 179}}\n': [
+        {"epoch": 2, "eval_accuracy": 0.75}
+    ],
+    'DLLL {"type": "LOG", "step": "PARAMETER", "data": {"lr": 0.1}}\n': [],
+    'DLLL {"type": "LOG", "step": [], "data": {"val.loss": 1.5, "elapsed": 12.5}}\n': [{"step": 0, "val.loss": 1.5}],
 }
 NOTHING = [
     "TensorFlow version 2.16.1",
@@ -420,6 +448,10 @@ NOTHING = [
     "took 3.5 s",
     "ETA: 0:03:12",
     "gpu 0: 45 C, 0 %",
+    "Loading checkpoint from epoch 3 (val_loss=0.41)",
+    "=> loaded checkpoint 'model_best.pth.tar' (epoch 90, loss 0.5)",
+    "[500] lr=0.001",
+    "forward_time=0.134, consumed_samples=2560.0, max_mem_reserved: 42653",
 ]
 
 
