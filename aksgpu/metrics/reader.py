@@ -83,7 +83,10 @@ class _Stream:
         self.pending: dict[str, _Pending] = {}
         self.finished: dict[str, dict[str, float]] = {}
         self.counts: Counter[str] = Counter()
-        self.stepped: _Stepped | None = None
+        self.newest_step = NO_STEP
+        """The step of the newest row that has one of its own. Rows without a position after it have the same step."""
+        self.stepped: tuple[str, ...] = ()
+        """The names of that row's metrics."""
         self.last: Template | None = None
         """The template of the line before, which most often matches the next line too. None after a line without a
         template, which may begin a table."""
@@ -95,15 +98,9 @@ class _Stream:
         other.pending = dict(self.pending)
         other.finished = dict(self.finished)
         other.counts = self.counts.copy()
+        other.newest_step = self.newest_step
         other.stepped = self.stepped
         return other
-
-
-class _Stepped(NamedTuple):
-    """The newest row that had a step of its own. Rows without a position after it have the same step."""
-
-    step: int
-    names: tuple[str, ...]
 
 
 class _Pending(NamedTuple):
@@ -386,7 +383,8 @@ class MetricsReader:
             self._step_kinds[template.step_kind] += 1
             step = int(groups[template.step_group])
             if template.step_kind == "step":
-                stream.stepped = _Stepped(step, template.names)
+                stream.newest_step = step
+                stream.stepped = template.names
             self._rows.append(self._order, stream.place, time, step, epoch, template.names, values)
             return
         step_or_none = None if template.step is None else int(groups[template.step.group])
@@ -503,7 +501,8 @@ class MetricsReader:
         if step is not None and bar is None:
             stream.context.position = None
             if kind == "step":
-                stream.stepped = _Stepped(step, names)
+                stream.newest_step = step
+                stream.stepped = names
         if step is None:
             step, kind = self._step(kind, epoch, names[0], stream)
         if bar is None:
@@ -544,9 +543,8 @@ class MetricsReader:
             return position[0], position[1]
         if not math.isnan(epoch):
             return NO_STEP, "none"
-        stepped = stream.stepped
-        if stepped is not None and first not in stepped.names:
-            return stepped.step, "step"
+        if stream.newest_step != NO_STEP and first not in stream.stepped:
+            return stream.newest_step, "step"
         count = stream.counts[first]
         stream.counts[first] = count + 1
         return count, "count"

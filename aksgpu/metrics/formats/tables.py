@@ -9,6 +9,10 @@ from aksgpu.metrics.values import EPOCH_NAMES, NUMBER, STEP_NAMES, integer, is_m
 
 __all__ = ["FORMATS", "read_box", "read_columns"]
 
+_FIRST = re.compile(
+    r"[|\s]{0,8}(?i:(?:current_|train_)?epoch|ep|iter(?:ation)?|(?:global_)?steps?|round)\s{0,80}[|,\t ]"
+)
+"""The beginning of a header, by which most other lines are recognised quickly."""
 _NAME = re.compile(r"[A-Za-z][\w@/.:%()\-]{0,60}(?: [A-Za-z][\w@/.%()\-]{0,60}){0,3}")
 _CELL = re.compile(rf"({NUMBER})\s?(%?)")
 _EMPTY = frozenset({"", "-", "None", "none", "N/A", "n/a", "No log"})
@@ -39,7 +43,7 @@ _TOTAL = "total_timesteps"
 
 def read_columns(text: str, context: Context) -> list[Row] | None:
     """Read a table whose first column is an epoch or a step: names, then one line for each row."""
-    named = _header(text)
+    named = _header(text) if _FIRST.match(text) else None
     if named is not None:
         context.header = named
         context.header_kind = _KIND
