@@ -31,10 +31,12 @@ _KINDS = {"batch": "batch", "batches": "batch", "episode": "episode", "episodes"
 _PLURALS = ("steps", "batches", "iterations", "updates", "rounds", "episodes")
 """Words before a total, unless the total follows the step: ``steps 3/100``."""
 _LETTER = re.compile(r"[A-Za-z]")
-_BEFORE_A_POSITION = re.compile(r"[^A-Za-z]{0,80}(?i:(?:start(?:ing)?|begin(?:ning)?) )?(?i:learning|training|train) ")
-"""Words before the position in a line that has nothing else: ``Learning iteration 10/1500``."""
-_AFTER_A_POSITION = re.compile(r", Testing net \(#\d{1,4}\)\s{0,8}$")
-"""Words after such a position: ``Iteration 500, Testing net (#0)`` of Caffe."""
+_BEFORE_A_POSITION = re.compile(
+    r"[^A-Za-z]{0,80}(?i:(?:start(?:ing)?|begin(?:ning)?)(?: of)? )?(?i:(?:learning|training|train) )?"
+)
+"""Words before the position in a line that has nothing else: ``Learning iteration 10/1500``, ``Start of epoch 3``."""
+_AFTER_A_POSITION = re.compile(r", (?:Testing net \(#\d{1,4}\)|Total Micro Batches \d{1,15})\s{0,8}$")
+"""Words after such a position: those of Caffe and DeepSpeed-Chat."""
 
 
 class Position(NamedTuple):

@@ -71,6 +71,8 @@ _LOGGING = re.compile(
     rf"|\[{_CLOCK} (?:{_LEVEL} ?)?(?:{_PLACE}|{_LOGGER})?\]:?\s{{1,4}}"
     # [LEVEL|file.py:10] clock >>
     rf"|\[{_LEVEL}\|[\w./-]{{1,128}}:\d{{1,7}}\] (?:{_CLOCK} )?>> "
+    # [LEVEL|clock] name:line >>, as of LLaMA-Factory
+    rf"|\[{_LEVEL}\|{_CLOCK}\] {_LOGGER}:\d{{1,7}} >> "
     # clock message, with any separator
     rf"|{_CLOCK},?(?: - |: | \| |\s{{1,4}})(?=\S)"
     # logging.basicConfig: LEVEL:name:message

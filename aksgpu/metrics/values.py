@@ -167,12 +167,14 @@ _NOT_METRICS = frozenset(
     )
 )
 """Names before a number that are not metrics: times, sizes, versions, counts of the run itself."""
+_UNIT = re.compile(r"\([\w/]{1,12}\)$")
+"""The unit at the end of a name, as in ``memory(GiB)``."""
 _TIME_SIZE_OR_COUNT = re.compile(
-    r"(?:.{0,60}[_/.])?(?:time|times|timing|seconds|secs|duration|elapsed|eta|samples|tokens|count|counts|flos|mem"
+    r"(?:.{0,60}[_/.])?(?:time|times|timing|seconds|secs|duration|elapsed|eta|samples|tokens(?:_seen)?|count|counts|flos|mem"
     r"|(?:batch|data|reader|step)_cost)"
     r"|(?:time|timing|timers|memory)(?:_[a-z]{1,4})?/.{1,64}"
     r"|(?:.{0,60}/)?time_.{1,64}"
-    r"|(?:.{0,60}[_/.])?mem(?:ory)?(?:_(?:allocated|free|max|peak|reserved|total|usage|used|[gm]i?b)){1,3}"
+    r"|(?:.{0,60}[_/.])?mem(?:ory)?(?:_(?:active|alloc|allocated|free|inactive|max|peak|reserved|total|usage|used|[gm]i?b)){1,3}"
 )
 """Names that end like those of times, sizes and counts: ``forward_time``, ``batch_cost``, ``num_tokens``."""
 EPOCH_NAMES = frozenset({"epoch", "ep", "current_epoch", "train_epoch"})
@@ -343,7 +345,7 @@ def better_value(name: str) -> Literal["max", "min"] | None:
 @functools.lru_cache(maxsize=4096)
 def is_metric(name: str) -> bool:
     """Return whether a printed name may be a metric, and not a time, a size, a version or a count of the run itself."""
-    plain = re.sub(r"[\s\-]{1,64}", "_", name.strip().lower())
+    plain = re.sub(r"[\s\-]{1,64}", "_", _UNIT.sub("", name.strip().lower()))
     return plain not in _NOT_METRICS and not _TIME_SIZE_OR_COUNT.fullmatch(plain)
 
 

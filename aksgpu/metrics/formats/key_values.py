@@ -180,7 +180,7 @@ _WITHOUT_WHOLE_NUMBERS = re.compile(
 """Names for which a whole number mostly means something else: ``error: 404``, ``precision: 16``."""
 _UNIT_AFTER = re.compile(
     r"\s{0,2}(?i:ms|s|secs?|seconds?|mins?|minutes?|hours?|h|days?|[KMGT]i?B|bytes?|bits?|decimals?|digits?|places?|px"
-    r"|points?|files?|items?|errors?|tests?|USD|EUR|dollars?|x|times|packets?)(?![\w/])"
+    r"|points?|files?|items?|errors?|tests?|USD|EUR|dollars?|x|times|packets?)(?![\w/]|\s?[=:])"
 )
 _FRACTION = re.compile(r"\s?/\s?(?P<all>\d{1,15})(?![\w.])")
 _PERCENT = re.compile(r"\s?%")
@@ -294,9 +294,9 @@ def _scan(text: str, row: Row, has_position: bool) -> bool:
             continue
         region = text[max(before, number.start() - _LONGEST_LABEL) : number.start()]
         named = _SPLIT.search(region)
-        if named:
-            split = named["word"].lower()
         label = _label(region)
+        if named and label.name.lower() != named["word"].lower():
+            split = named["word"].lower()
         value, before = _value(text, number, label, has_position)
         if not label.name:
             continue
@@ -349,7 +349,7 @@ def _label(region: str) -> _Label:
     if len(words) > 1 and _is_word(f"{words[-2]} {words[-1]}"):
         count = 2
     last = " ".join(words[-count:])
-    is_word = _is_word(last)
+    is_word = _is_word(last) or _is_split_word(last)
     is_secondary = bool(_SECONDARY.fullmatch(last))
     is_measure = is_word or names_a_measure(last)
     if not sign and (_NEEDS_SIGN.fullmatch(last) or not (is_word or is_secondary)):
@@ -373,6 +373,12 @@ def _is_word(text: str) -> bool:
     if text in _CASE_MATTERS:
         return False
     return bool(_MEASURE.fullmatch(text) or _SECONDARY.fullmatch(text))
+
+
+def _is_split_word(text: str) -> bool:
+    """Return whether a name is a measure with qualifiers before it: ``train_loss``, ``val_acc``."""
+    *before, measure = text.split("_")
+    return bool(before) and _QUALIFIERS.issuperset(part.lower() for part in before) and _is_word(measure)
 
 
 def _qualifiers(words: list[str], *, free: bool) -> list[str] | None:
