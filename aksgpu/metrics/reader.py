@@ -310,6 +310,9 @@ class MetricsReader:
         stream.last = None
         self._plain(line.decode("utf-8", "replace") if text is None else text, origin)
         shape.lines += 1
+        if key[1:] != (context.header, context.columns):
+            # The line began or ended a table, which a template does not do.
+            return
         if shape.lines >= templates.LEARN_AFTER and not self._patterns:
             self._learn(shape, line, context)
 

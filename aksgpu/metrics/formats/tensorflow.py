@@ -12,7 +12,7 @@ __all__ = ["FORMATS", "read_benchmark", "read_estimator", "read_tutorial"]
 _TUTORIAL = re.compile(rf"Accuracy at step (?P<step>\d{{1,15}}):\s{{0,4}}(?P<value>{NUMBER})")
 _AT_STEP = re.compile(
     r"(?P<name>[A-Za-z][A-Za-z_]{0,40}(?: [A-Za-z]{1,40}){0,2}?)"
-    r"(?: \(for (?:one|1) batch\))? (?:at step (?P<step>\d{1,15})|over epoch)\s?: {0,4}"
+    r"(?: \(for (?:one|\d{1,6}) batch(?:es)?\))? (?:at step (?P<step>\d{1,15})|over epoch)\s?: {0,4}"
     rf"(?P<value>{NUMBER})(?P<unit>\s?%)?\s{{0,8}}$"
 )
 """Lines of guides: ``Training loss (for one batch) at step 200: 1.2``, ``Training acc over epoch: 0.7``."""
