@@ -39,6 +39,8 @@ LINES: dict[str, dict[str, Any]] = {
         "ppl": 2896,
         "lr": 1e-05,
     },
+    'json_stats: {"iter": 55080, "loss": 0.5, "mem": 3084, "eta": "0:21:51"}': {"step": 55080, "loss": 0.5},
+    'epoch 3 step 7: {"loss": 0.5}': {"step": 7, "epoch": 3, "loss": 0.5},
     # Hugging Face, Accelerate
     "{'loss': 0.6931, 'learning_rate': 5e-05, 'epoch': 0.5}": {"epoch": 0.5, "loss": 0.6931, "learning_rate": 5e-05},
     "{'loss': '0.6931', 'grad_norm': '1.2', 'epoch': '1'}": {"epoch": 1, "loss": 0.6931, "grad_norm": 1.2},
@@ -172,6 +174,11 @@ LINES: dict[str, dict[str, Any]] = {
         "loss scale": 1.0,
         "grad norm": 1.2,
     },
+    " samples/sec: 31.2 | iteration 10/ 100 | learning rate: 1.5E-06 | flops per GPU: 51TFLOPS | lm_loss: 1.0E+01 |": {
+        "step": 10,
+        "learning rate": 1.5e-6,
+        "lm_loss": 10.0,
+    },
     " validation loss at iteration 1000 | lm loss value: 2.3E+00 | lm loss PPL: 1.0E+01 |": {
         "step": 1000,
         "validation lm loss value": 2.3,
@@ -211,6 +218,12 @@ LINES: dict[str, dict[str, Any]] = {
     # Vision
     "05/08 18:56:16 - mmengine - INFO - Epoch(train) [1][ 50/938]  lr: 1.0000e-02  eta: 0:01:00  loss: 2.3": {
         "step": 50,
+        "epoch": 1,
+        "lr": 0.01,
+        "loss": 2.3,
+    },
+    "05/08 18:56:16 - mmengine - INFO - Epoch(train)  [1][100/938]  lr: 1.0000e-02  loss: 2.3": {
+        "step": 100,
         "epoch": 1,
         "lr": 0.01,
         "loss": 2.3,
@@ -288,6 +301,8 @@ LINES: dict[str, dict[str, Any]] = {
     "Epoch 3, loss: 0.5, examples: 512, jobs: 1": {"epoch": 3, "loss": 0.5},
     "Epoch 3: train=0.91 test=0.89": {"epoch": 3, "train": 0.91, "test": 0.89},
     "epoch  1 | train_loss 0.6931 | acc 51.2%": {"epoch": 1, "train_loss": 0.6931, "acc": 0.512},
+    "Test Accuracy at step 10: 0.75": {"step": 10, "Test_Accuracy": 0.75},
+    "accuracy at step 10: 0.75": {"step": 10, "accuracy": 0.75},
     "Train loss at step 30: 0.5": {"step": 30, "Train_loss": 0.5},
     "Accuracy at step 30: 50 %": {"step": 30, "Accuracy": 0.5},
     "precision @ 1 = 0.861": {"step": 0, "precision@1": 0.861},
@@ -398,6 +413,7 @@ NOTHING = [
     "AdamW(lr=0.001667, momentum=0.9) with parameter groups 57 weight(decay=0.0)",
     "{'lr': 0.001, 'batch_size': 32, 'epochs': 10}",
     '{"lr": 0.1, "batch_size": 64, "hidden": 128}',
+    'request 5: {"status": 200, "epoch": 3, "size": 12.5}',
     '{"level":30,"time":1531171074631,"msg":"hello world","pid":657,"port":3000}',
     "learning_rate: 0.001",
     "lr=0.1",

@@ -26,8 +26,8 @@ from aksgpu.metrics.formats.model import Bar, Context, Format, Row
 __all__ = ["FORMATS", "Bar", "Context", "Format", "Row"]
 
 FORMATS: tuple[Format, ...] = (
-    *json_lines.FORMATS,
     *loggers.FORMATS,
+    *json_lines.FORMATS,
     *huggingface.FORMATS,
     *tensorflow.FORMATS,
     *pytorch.FORMATS,

@@ -34,9 +34,9 @@ _LITGPT = re.compile(
 )
 _CLU = re.compile(rf"\[(?P<step>\d{{1,15}})\] (?=[\w/@.\-]{{1,80}}={NUMBER}(?:,|\s{{0,80}}$))")
 _CLU_ITEM = re.compile(rf"(?<=[\s,])(?P<name>[A-Za-z][\w/@.\-]{{0,79}})=(?P<value>{NUMBER})(?=,|\s|$)")
-_MEGATRON = re.compile(r"iteration\s{1,12}(?P<step>\d{1,15})/\s{0,12}\d{1,12} \|")
+_MEGATRON = re.compile(r"(?:samples/sec: [\d.]{1,20} \| )?iteration\s{1,12}(?P<step>\d{1,15})/\s{0,12}\d{1,12} \|")
 _MEGATRON_ITEM = re.compile(rf"(?<=\|)\s(?P<name>[A-Za-z][\w /().\-]{{0,60}}?):\s{{1,12}}(?P<value>{NUMBER})\s(?=\|)")
-_MEGATRON_EVAL = re.compile(r"validation loss at iteration (?P<step>\d{1,15})[^|]{0,80}\|")
+_MEGATRON_EVAL = re.compile(r"validation (?:loss|results) at iteration (?P<step>\d{1,15})[^|]{0,80}\|")
 _MEGATRON_SKIPPED = ("consumed", "batch size", "iterations", "elapsed time", "tokens per global")
 _DEEPSPEED = re.compile(r"step=(?P<step>\d{1,15}), skipped=\d{1,15}, lr=\[(?P<lr>[^\]]{0,2000})\]")
 _DEEPSPEED_RATE = re.compile(

@@ -17,7 +17,7 @@ _FASTAI_LIST = re.compile(
 _DASHES = re.compile(r"[\s\-]{3,400}")
 _CLOCK = re.compile(r"(?:\d{1,3}:)?\d{1,2}:\d\d$")
 _OPENMMLAB = re.compile(
-    r"(?P<kind>Epoch|Iter)\s?(?:\((?P<split>train|val|test)\))?\s?\[\s{0,8}(?P<first>\d{1,15})(?:/\d{1,15})?\]"
+    r"(?P<kind>Epoch|Iter)\s?(?:\((?P<split>train|val|test)\))?\s{0,3}\[\s{0,8}(?P<first>\d{1,15})(?:/\d{1,15})?\]"
     r"(?:\s?\[\s{0,8}(?P<second>\d{1,15})(?:/\d{1,15})?\])?\s{1,8}(?!(?i:iter|batch|step))"
 )
 _OPENMMLAB_PERCENT = re.compile(r"(?:[\w.]{0,40}\.)?(?:acc|top\d_acc|accuracy/top\d|accuracy_top-\d)")
