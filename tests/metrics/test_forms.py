@@ -201,6 +201,13 @@ LINES: dict[str, dict[str, Any]] = {
         "valid_loss": 8.1,
         "valid_ppl": 274.4,
     },
+    "| epoch 005 | train loss 2.92 | train ppl 7.59 | s/checkpoint    7748 | bsz    32 | lr 0.001000 | clip 100%": {
+        "epoch": 5,
+        "train_loss": 2.92,
+        "train_ppl": 7.59,
+        "lr": 0.001,
+        "clip": 1,
+    },
     "step    10 | loss: 9.5012 | lr 1.2e-5 | norm: 2.1 | dt: 338.2ms | tok/sec: 1500.5": {
         "step": 10,
         "loss": 9.5012,

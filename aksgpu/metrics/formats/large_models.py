@@ -46,7 +46,9 @@ _DEEPSPEED_RATE = re.compile(
 _FAIRSEQ = re.compile(r"(?:train_inner \| )?\|?\s?epoch (?P<epoch>\d{1,15}):\s{1,12}\d{1,15} / \d{1,15}\s")
 _FAIRSEQ_EPOCH = re.compile(r"(?:(?:train|valid|test|\w{1,20}) \| )?\|?\s?epoch (?P<epoch>\d{1,15}) \| ")
 _FAIRSEQ_SUBSET = re.compile(r"valid on '(?P<subset>\w{1,40})' subset")
-_FAIRSEQ_ITEM = re.compile(rf"\|\s(?P<name>[A-Za-z]\w{{0,60}}) (?P<value>{NUMBER})(?P<unit>%?)(?=\s|$)")
+_FAIRSEQ_ITEM = re.compile(
+    rf"\|\s(?P<name>(?:(?:train|valid|test) )?[A-Za-z]\w{{0,60}})\s{{1,8}}(?P<value>{NUMBER})(?P<unit>%?)(?=\s|$)"
+)
 
 
 def read_nanogpt(text: str, context: Context) -> list[Row] | None:
@@ -149,7 +151,7 @@ def read_fairseq(text: str, context: Context) -> list[Row] | None:
     subset = _FAIRSEQ_SUBSET.match(text, found.end())
     prefix = f"{subset['subset']}_" if subset else ""
     for pair in pattern.finditer(text, found.end() - 2):
-        name = pair["name"]
+        name = pair["name"].replace(" ", "_")
         value = share(float(pair["value"]), pair["unit"])
         if name.endswith("num_updates"):
             row.step = int(value)
