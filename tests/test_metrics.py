@@ -95,7 +95,6 @@ def test_a_line_with_prefixes_and_colours(line: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "Test Accuracy at step 10: 0.75",
         "Accuracy at step 10: 0.75 (best)",
         "Accuracy at step 10: n/a",
         "Accuracy at step 10: ",
@@ -105,7 +104,6 @@ def test_a_line_with_prefixes_and_colours(line: str) -> None:
         "Accuracy at step 10: 0.75.1",
         "Accuracy at step 9999999999999999999999: 0.75",
         "Accuracy at step 10:\n0.75",
-        "accuracy at step 10: 0.75",
         "1970 Accuracy at step 10: 0.75",
     ],
 )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 __all__ = ["Position", "find"]
 
-_NUMBERED = r"(?:[ _]?(?:no\.?|number|num|\#))?\s{0,3}[:=#]?\s{0,4}[\[(]?\s{0,12}"
+_NUMBERED = r"(?:[ _]?(?:no\.?|number|num|\#)|\.\.\.)?\s{0,3}[:=#]?\s{0,4}[\[(]?\s{0,12}"
 _OF = r"(?:\s{0,3}(?:/|\bof\b)\s{0,12}\d{1,15})"
 _AFTER = r"(?![\w%]|[.:\-]\d)"
 _EPOCH = re.compile(
@@ -31,6 +31,12 @@ _KINDS = {"batch": "batch", "batches": "batch", "episode": "episode", "episodes"
 _PLURALS = ("steps", "batches", "iterations", "updates", "rounds", "episodes")
 """Words before a total, unless the total follows the step: ``steps 3/100``."""
 _LETTER = re.compile(r"[A-Za-z]")
+_BEFORE_A_POSITION = re.compile(
+    r"[^A-Za-z]{0,80}(?i:(?:start(?:ing)?|begin(?:ning)?)(?: of)? )?(?i:(?:learning|training|train) )?"
+)
+"""Words before the position in a line that has nothing else: ``Learning iteration 10/1500``, ``Start of epoch 3``."""
+_AFTER_A_POSITION = re.compile(r", (?:Testing net \(#\d{1,4}\)|Total Micro Batches \d{1,15})\s{0,8}$")
+"""Words after such a position: those of Caffe and DeepSpeed-Chat."""
 
 
 class Position(NamedTuple):
@@ -81,9 +87,10 @@ def _is_alone(text: str, *found: re.Match[str] | None) -> bool:
     if not spans:
         return False
     rest = []
-    position = 0
+    words = _BEFORE_A_POSITION.match(text)
+    position = words.end() if words and words.end() == spans[0][0] else 0
     for start, end in spans:
         rest.append(text[position:start])
         position = max(position, end)
-    rest.append(text[position:])
+    rest.append(_AFTER_A_POSITION.sub("", text[position:]))
     return not _LETTER.search("".join(rest))

@@ -63,10 +63,16 @@ _LOGGING = re.compile(
     rf"|\[?{_CLOCK}\]? - {_LEVEL} - {_LOGGER} - "
     # [clock][name][level] - message
     rf"|\[{_CLOCK}\](?:\[[\w./:-]{{1,64}}\]){{0,3}}(?:\s{{1,4}}-|:)?(?:\s{{1,4}}|$)"
+    # clock (module:line) LEVEL: message, after [host] or [host:rank/processes], as of ESPnet
+    rf"|(?:\[[\w.-]{{1,64}}(?::\d{{1,5}}/\d{{1,5}})?\] )?{_CLOCK} \({_LOGGER}:\d{{1,7}}\) {_LEVEL}: "
+    # clock host:rank  logger:line  LEVEL  message, as of OLMo
+    rf"|{_CLOCK}\s{{1,4}}[\w.-]{{1,64}}:\d{{1,5}}\s{{1,4}}{_LOGGER}:\d{{1,7}}\s{{1,4}}{_LEVEL}\s{{1,8}}"
     # [clock name level] message, as of detectron2: [01/01 10:00:00 d2.utils.events]:
     rf"|\[{_CLOCK} (?:{_LEVEL} ?)?(?:{_PLACE}|{_LOGGER})?\]:?\s{{1,4}}"
     # [LEVEL|file.py:10] clock >>
     rf"|\[{_LEVEL}\|[\w./-]{{1,128}}:\d{{1,7}}\] (?:{_CLOCK} )?>> "
+    # [LEVEL|clock] name:line >>, as of LLaMA-Factory
+    rf"|\[{_LEVEL}\|{_CLOCK}\] {_LOGGER}:\d{{1,7}} >> "
     # clock message, with any separator
     rf"|{_CLOCK},?(?: - |: | \| |\s{{1,4}})(?=\S)"
     # logging.basicConfig: LEVEL:name:message
@@ -76,6 +82,8 @@ _LOGGING = re.compile(
     # LEVEL name: message, LEVEL clock file.py:10] message
     rf"|{_LEVEL} {{1,8}}(?:{_CLOCK} )?{_PLACE}(?:\]|:| -)? "
     rf"|{_LEVEL} {{0,8}}(?:-|\||:) "
+    # name LEVEL: message, as of Paddle
+    rf"|[a-z][\w.]{{0,127}} {_LEVEL}: "
     rf"|{_LEVEL} {{1,8}}(?=\S)"
     rf"|- {_LEVEL} - "
     # file.py:10] of absl's later versions, [logging.py:69:log_dist] of DeepSpeed

@@ -83,6 +83,10 @@ class _Stream:
         self.pending: dict[str, _Pending] = {}
         self.finished: dict[str, dict[str, float]] = {}
         self.counts: Counter[str] = Counter()
+        self.newest_step = NO_STEP
+        """The step of the newest row that has one of its own. Rows without a position after it have the same step."""
+        self.stepped: tuple[str, ...] = ()
+        """The names of that row's metrics."""
         self.last: Template | None = None
         """The template of the line before, which most often matches the next line too. None after a line without a
         template, which may begin a table."""
@@ -94,6 +98,8 @@ class _Stream:
         other.pending = dict(self.pending)
         other.finished = dict(self.finished)
         other.counts = self.counts.copy()
+        other.newest_step = self.newest_step
+        other.stepped = self.stepped
         return other
 
 
@@ -304,6 +310,9 @@ class MetricsReader:
         stream.last = None
         self._plain(line.decode("utf-8", "replace") if text is None else text, origin)
         shape.lines += 1
+        if key[1:] != (context.header, context.columns):
+            # The line began or ended a table, which a template does not do.
+            return
         if shape.lines >= templates.LEARN_AFTER and not self._patterns:
             self._learn(shape, line, context)
 
@@ -376,6 +385,9 @@ class MetricsReader:
             context.position = None
             self._step_kinds[template.step_kind] += 1
             step = int(groups[template.step_group])
+            if template.step_kind == "step":
+                stream.newest_step = step
+                stream.stepped = template.names
             self._rows.append(self._order, stream.place, time, step, epoch, template.names, values)
             return
         step_or_none = None if template.step is None else int(groups[template.step.group])
@@ -491,6 +503,9 @@ class MetricsReader:
         """Store the values of a line as a row, or as the newest state of its bar."""
         if step is not None and bar is None:
             stream.context.position = None
+            if kind == "step":
+                stream.newest_step = step
+                stream.stepped = names
         if step is None:
             step, kind = self._step(kind, epoch, names[0], stream)
         if bar is None:
@@ -531,6 +546,8 @@ class MetricsReader:
             return position[0], position[1]
         if not math.isnan(epoch):
             return NO_STEP, "none"
+        if stream.newest_step != NO_STEP and first not in stream.stepped:
+            return stream.newest_step, "step"
         count = stream.counts[first]
         stream.counts[first] = count + 1
         return count, "count"

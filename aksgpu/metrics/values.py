@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from typing import Literal
@@ -73,8 +74,10 @@ _NOT_METRICS = frozenset(
         "sec",
         "secs",
         "seconds",
+        "s",
         "ms",
         "dt",
+        "progress",
         "latency",
         # what identifies the run or its machine
         "v_num",
@@ -100,6 +103,7 @@ _NOT_METRICS = frozenset(
         "mem",
         "max_mem",
         "gpu_memory",
+        "gb_free",
         "memallocated",
         "maxmemallocated",
         "size",
@@ -156,9 +160,23 @@ _NOT_METRICS = frozenset(
         "eval_steps",
         "test_steps",
         "total",
+        "min_delta",
+        "n_updates",
+        "nupdates",
+        "serial_timesteps",
     )
 )
 """Names before a number that are not metrics: times, sizes, versions, counts of the run itself."""
+_UNIT = re.compile(r"\([\w/]{1,12}\)$")
+"""The unit at the end of a name, as in ``memory(GiB)``."""
+_TIME_SIZE_OR_COUNT = re.compile(
+    r"(?:.{0,60}[_/.])?(?:time|times|timing|seconds|secs|duration|elapsed|eta|samples|tokens(?:_seen)?|count|counts|flos|mem"
+    r"|(?:batch|data|reader|step)_cost)"
+    r"|(?:time|timing|timers|memory)(?:_[a-z]{1,4})?/.{1,64}"
+    r"|(?:.{0,60}/)?time_.{1,64}"
+    r"|(?:.{0,60}[_/.])?mem(?:ory)?(?:_(?:active|alloc|allocated|free|inactive|max|peak|reserved|total|usage|used|[gm]i?b)){1,3}"
+)
+"""Names that end like those of times, sizes and counts: ``forward_time``, ``batch_cost``, ``num_tokens``."""
 EPOCH_NAMES = frozenset({"epoch", "ep", "current_epoch", "train_epoch"})
 STEP_NAMES = frozenset(
     {
@@ -174,6 +192,8 @@ STEP_NAMES = frozenset(
         "steps",
         "update",
         "total_timesteps",
+        "totalenvinteracts",
+        "training_iteration",
     }
 )
 
@@ -197,7 +217,9 @@ RATES = (
 _MEASURE_NAME = re.compile(
     rf"(?:.{{0,60}}[_/\-.@' (])?(?i:{MEASURES})(?:[_/\-.@ ]?\d{{1,4}}|[_/@\-.][\w/.\-]{{1,40}}|\(\w{{1,4}}\))?"
 )
-_NAMED_MEASURE = re.compile(r"(?i:.{0,60}(?:loss|accuracy|_acc|^acc)\w{0,4})|(?i:loss|acc)[A-Z_].{0,60}")
+_NAMED_MEASURE = re.compile(
+    r"(?i:.{0,60}(?:loss|accuracy|_acc|^acc|crossentropy|perplexity)\w{0,4})|(?i:loss|acc)[A-Z_].{0,60}"
+)
 _SPLIT_NAME = re.compile(r"(?i:train(?:ing)?|val(?:id(?:ation)?)?|eval|test|dev)[_/\-.].{1,64}")
 _OF_A_SETTING = re.compile(
     r"(?i:(?:.{0,60}[_/\-. ])?"
@@ -320,9 +342,11 @@ def better_value(name: str) -> Literal["max", "min"] | None:
     return "max" if high else "min"
 
 
+@functools.lru_cache(maxsize=4096)
 def is_metric(name: str) -> bool:
     """Return whether a printed name may be a metric, and not a time, a size, a version or a count of the run itself."""
-    return re.sub(r"[\s\-]{1,64}", "_", name.strip().lower()) not in _NOT_METRICS
+    plain = re.sub(r"[\s\-]{1,64}", "_", _UNIT.sub("", name.strip().lower()))
+    return plain not in _NOT_METRICS and not _TIME_SIZE_OR_COUNT.fullmatch(plain)
 
 
 def names_a_measure(name: str) -> bool:

@@ -26,9 +26,9 @@ def parse(text: Log, *, patterns: Mapping[str, str] | Sequence[Mapping[str, str]
     Returns:
         One row for each line with metrics, in the order of the lines. The first columns are the position:
 
-        - ``step`` (Int64): the step in the line, or otherwise in the line before it. If neither has one, it is a count
-          from 0 for lines without an epoch, and NA for lines about a whole epoch. ``attrs["step_kind"]`` says what is
-          counted: ``step``, ``batch``, ``samples``, ``bar`` or ``count``;
+        - ``step`` (Int64): the step in the line, or otherwise the newest step before it. If there is none, it is a
+          count from 0 for lines without an epoch, and NA for lines about a whole epoch. ``attrs["step_kind"]`` says
+          what is counted: ``step``, ``batch``, ``samples``, ``bar`` or ``count``;
         - ``epoch`` (Float64): as printed, so it starts at 0 or 1 as in the program;
         - ``time`` (datetime64[ns, UTC]): the server's time of the line, if the log has it;
         - ``pod`` (string), ``index`` (Int64), ``rank`` (Int64), ``attempt`` (Int64): if they are known.

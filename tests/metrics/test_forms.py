@@ -39,6 +39,8 @@ LINES: dict[str, dict[str, Any]] = {
         "ppl": 2896,
         "lr": 1e-05,
     },
+    'json_stats: {"iter": 55080, "loss": 0.5, "mem": 3084, "eta": "0:21:51"}': {"step": 55080, "loss": 0.5},
+    'epoch 3 step 7: {"loss": 0.5}': {"step": 7, "epoch": 3, "loss": 0.5},
     # Hugging Face, Accelerate
     "{'loss': 0.6931, 'learning_rate': 5e-05, 'epoch': 0.5}": {"epoch": 0.5, "loss": 0.6931, "learning_rate": 5e-05},
     "{'loss': '0.6931', 'grad_norm': '1.2', 'epoch': '1'}": {"epoch": 1, "loss": 0.6931, "grad_norm": 1.2},
@@ -172,6 +174,11 @@ LINES: dict[str, dict[str, Any]] = {
         "loss scale": 1.0,
         "grad norm": 1.2,
     },
+    " samples/sec: 31.2 | iteration 10/ 100 | learning rate: 1.5E-06 | flops per GPU: 51TFLOPS | lm_loss: 1.0E+01 |": {
+        "step": 10,
+        "learning rate": 1.5e-6,
+        "lm_loss": 10.0,
+    },
     " validation loss at iteration 1000 | lm loss value: 2.3E+00 | lm loss PPL: 1.0E+01 |": {
         "step": 1000,
         "validation lm loss value": 2.3,
@@ -194,6 +201,13 @@ LINES: dict[str, dict[str, Any]] = {
         "valid_loss": 8.1,
         "valid_ppl": 274.4,
     },
+    "| epoch 005 | train loss 2.92 | train ppl 7.59 | s/checkpoint    7748 | bsz    32 | lr 0.001000 | clip 100%": {
+        "epoch": 5,
+        "train_loss": 2.92,
+        "train_ppl": 7.59,
+        "lr": 0.001,
+        "clip": 1,
+    },
     "step    10 | loss: 9.5012 | lr 1.2e-5 | norm: 2.1 | dt: 338.2ms | tok/sec: 1500.5": {
         "step": 10,
         "loss": 9.5012,
@@ -211,6 +225,12 @@ LINES: dict[str, dict[str, Any]] = {
     # Vision
     "05/08 18:56:16 - mmengine - INFO - Epoch(train) [1][ 50/938]  lr: 1.0000e-02  eta: 0:01:00  loss: 2.3": {
         "step": 50,
+        "epoch": 1,
+        "lr": 0.01,
+        "loss": 2.3,
+    },
+    "05/08 18:56:16 - mmengine - INFO - Epoch(train)  [1][100/938]  lr: 1.0000e-02  loss: 2.3": {
+        "step": 100,
         "epoch": 1,
         "lr": 0.01,
         "loss": 2.3,
@@ -285,6 +305,15 @@ LINES: dict[str, dict[str, Any]] = {
     "=> Epoch 3, Val: loss 0.3, acc 0.9": {"epoch": 3, "val_loss": 0.3, "val_acc": 0.9},
     "samples-tf-mnist-demo-mtd44 main loss=0.5": {"step": 0, "loss": 0.5},
     "epoch-00001 train loss 0.5": {"step": 0, "train_loss": 0.5},
+    "Epoch 3, loss: 0.5, examples: 512, jobs: 1": {"epoch": 3, "loss": 0.5},
+    "Epoch 3: train=0.91 test=0.89": {"epoch": 3, "train": 0.91, "test": 0.89},
+    "epoch  1 | train_loss 0.6931 | acc 51.2%": {"epoch": 1, "train_loss": 0.6931, "acc": 0.512},
+    "Test Accuracy at step 10: 0.75": {"step": 10, "Test_Accuracy": 0.75},
+    "accuracy at step 10: 0.75": {"step": 10, "accuracy": 0.75},
+    "Train loss at step 30: 0.5": {"step": 30, "Train_loss": 0.5},
+    "Accuracy at step 30: 50 %": {"step": 30, "Accuracy": 0.5},
+    "precision @ 1 = 0.861": {"step": 0, "precision@1": 0.861},
+    "step 3 loss: 0.5 batch_cost: 0.1 time_this_iter_s: 0.2 mem_used: 12.5": {"step": 3, "loss": 0.5},
     "Best val Acc: 0.954248": {"step": 0, "Best_val_Acc": 0.954248},
 }
 
@@ -328,6 +357,31 @@ TABLES: dict[str, list[dict[str, Any]]] = {
     "  0   10000    694829.12    94.41    0.94                                        \n": [
         {"step": 10000, "epoch": 0, "LOSS TAGGER": 694829.12, "TAG_ACC": 94.41, "SCORE": 0.94},
     ],
+    # Columns and boxes
+    "step,loss,epoch\n10,0.5,1\n20,,1\n30,nan,2\n40,0.25,2\n": [
+        {"step": 10, "epoch": 1, "loss": 0.5},
+        {"step": 30, "epoch": 2},
+        {"step": 40, "epoch": 2, "loss": 0.25},
+    ],
+    "epoch\tloss\tacc\n1\t0.5\t85.0%\n2\t0.25\n": [{"epoch": 1, "loss": 0.5, "acc": 0.85}],
+    "step,duration\n10,2.5\n": [],
+    "| step | time |\n|---|---|\n| 10 | 2.5 |\n": [],
+    "----------------------\n| weight decay | 0.1  |\n| max_steps    | 500  |\n----------------------\n": [],
+    "--------------------\n| learner/ |       |\n| loss     | 0.5   |\n--------------------\n": [],
+    "----------------------\n| iterations | 3     |\n| loss       | 0.5   |\n----------------------\n": [
+        {"step": 3, "loss": 0.5}
+    ],
+    # Evaluations
+    " Average Recall     (AR) @[ IoU=0.50:0.95 | area= small | maxDets=100 ] = -1.000\n": [],
+    " Average Recall     (AR) @[ IoU=0.50:0.95 | area= large | maxDets= 10 ] = 0.512\n": [
+        {"step": 0, "AR@10_large": 0.512}
+    ],
+    # Loggers
+    ':::MLL 1571433686.379 eval_accuracy: {"value": 0.75, "metadata": {"epoch_num": 2, "lineno": 179}}\n': [
+        {"epoch": 2, "eval_accuracy": 0.75}
+    ],
+    'DLLL {"type": "LOG", "step": "PARAMETER", "data": {"lr": 0.1}}\n': [],
+    'DLLL {"type": "LOG", "step": [], "data": {"val.loss": 1.5, "elapsed": 12.5}}\n': [{"step": 0, "val.loss": 1.5}],
 }
 NOTHING = [
     "TensorFlow version 2.16.1",
@@ -366,6 +420,7 @@ NOTHING = [
     "AdamW(lr=0.001667, momentum=0.9) with parameter groups 57 weight(decay=0.0)",
     "{'lr': 0.001, 'batch_size': 32, 'epochs': 10}",
     '{"lr": 0.1, "batch_size": 64, "hidden": 128}',
+    'request 5: {"status": 200, "epoch": 3, "size": 12.5}',
     '{"level":30,"time":1531171074631,"msg":"hello world","pid":657,"port":3000}',
     "learning_rate: 0.001",
     "lr=0.1",
@@ -420,6 +475,10 @@ NOTHING = [
     "took 3.5 s",
     "ETA: 0:03:12",
     "gpu 0: 45 C, 0 %",
+    "Loading checkpoint from epoch 3 (val_loss=0.41)",
+    "=> loaded checkpoint 'model_best.pth.tar' (epoch 90, loss 0.5)",
+    "[500] lr=0.001",
+    "forward_time=0.134, consumed_samples=2560.0, max_mem_reserved: 42653",
 ]
 
 

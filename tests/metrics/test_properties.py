@@ -20,6 +20,11 @@ DATA = Path(__file__).parent.parent / "data"
 LOGS = sorted([*(DATA / "logs").glob("*.txt"), *(DATA / "recorded-logs").glob("*.log")])
 WHOLE = b"\n".join(path.read_bytes() for path in LOGS)
 
+LOGS_OF_TABLES = [
+    DATA / "logs" / f"{name}.txt"
+    for name in ("csv", "detectron2", "markdown-table", "ray-tune", "skorch-colours", "stable-baselines3", "xgboost")
+]
+
 EXAMPLES = [
     *(form.example for form in FORMATS),
     "step 0: train loss 10.9910, val loss 10.9902",
@@ -117,6 +122,15 @@ def test_the_fast_path_gives_the_same_rows_as_the_plain_one(example: str, monkey
         lines = [other_digits(prefix, chooser) + other_digits(example, chooser) for _ in range(30)]
         log = "".join(line + "\n" for line in lines)
         same(metrics.parse(log), plain(log, monkeypatch))
+
+
+@pytest.mark.parametrize("path", LOGS_OF_TABLES, ids=lambda path: path.stem)
+def test_tables_give_the_same_rows_on_both_paths(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of a table have another meaning after its header or its end, so they must not be read by a template."""
+    chooser = random.Random(path.name)
+    lines = path.read_text().splitlines()
+    log = "".join(other_digits(line, chooser) + "\n" for _ in range(12) for line in lines)
+    same(metrics.parse(log), plain(log, monkeypatch))
 
 
 @pytest.mark.slow

@@ -100,6 +100,11 @@ def test_the_best_round_that_is_printed_again() -> None:
     assert [row["step"] for row in rows(log)] == [1, 2]
 
 
+def test_the_best_round_of_xgboost_that_is_printed_again() -> None:
+    log = "[0]\teval-rmse:0.8\n[1]\teval-rmse:0.9\nStopping. Best iteration:\n[0]\teval-rmse:0.8\n"
+    assert [row["step"] for row in rows(log)] == [0, 1]
+
+
 def test_ultralytics_with_masks_and_after_the_last_epoch() -> None:
     log = (
         "      Epoch    GPU_mem   box_loss   seg_loss  Instances       Size\n"
@@ -148,6 +153,36 @@ def test_positions_given_by_the_caller_are_kept() -> None:
         [2, "a", 0, 0, 0.4],
         [1, "a", 0, 1, 0.6],
     ]
+
+
+def test_a_line_without_a_step_has_the_newest_step_before_it() -> None:
+    log = "val loss 0.9\nstep 0: loss 0.8\nval loss 0.7\nstep 10: loss 0.6\nval loss 0.5\ntest acc 0.4\n"
+    assert rows(log) == [
+        {"step": 0, "val_loss": 0.9},
+        {"step": 0, "loss": 0.8},
+        {"step": 0, "val_loss": 0.7},
+        {"step": 10, "loss": 0.6},
+        {"step": 10, "val_loss": 0.5},
+        {"step": 10, "test_acc": 0.4},
+    ]
+    assert metrics.parse(log).attrs["step_kind"] == {"count": 1, "step": 5}
+
+
+def test_lines_are_counted_if_only_the_first_one_has_its_step() -> None:
+    log = "step 5: loss 0.8\n" + "loss 0.7\n" * 3
+    assert [row["step"] for row in rows(log)] == [5, 0, 1, 2]
+
+
+def test_an_evaluation_after_an_epoch_without_a_bar() -> None:
+    log = "Epoch 2/2\n - 11s - loss: 0.29 - acc: 0.91\n10/10 [=====] - 0s 1ms/step - loss: 0.14 - acc: 0.95\n"
+    assert (
+        rows(log * 2)
+        == [
+            {"epoch": 2, "loss": 0.29, "acc": 0.91},
+            {"step": 10, "eval_loss": 0.14, "eval_acc": 0.95},
+        ]
+        * 2
+    )
 
 
 def test_patterns_are_added() -> None:

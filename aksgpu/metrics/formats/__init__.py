@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from aksgpu.metrics.formats import (
     boosting,
+    detection,
     huggingface,
     json_lines,
     keras,
     key_values,
     large_models,
+    loggers,
     progress_bars,
     pytorch,
     spacy,
+    tables,
     tensorflow,
     vision,
 )
@@ -23,16 +26,19 @@ from aksgpu.metrics.formats.model import Bar, Context, Format, Row
 __all__ = ["FORMATS", "Bar", "Context", "Format", "Row"]
 
 FORMATS: tuple[Format, ...] = (
+    *loggers.FORMATS,
     *json_lines.FORMATS,
     *huggingface.FORMATS,
     *tensorflow.FORMATS,
     *pytorch.FORMATS,
     *keras.FORMATS,
     *vision.FORMATS,
+    *detection.FORMATS,
     *spacy.FORMATS,
     *large_models.FORMATS,
     *boosting.FORMATS,
     *progress_bars.FORMATS,
+    *tables.FORMATS,
     *key_values.FORMATS,
 )
 """In the order in which they are tried. Only the first that claims a line reads it."""

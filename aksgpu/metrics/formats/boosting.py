@@ -63,6 +63,8 @@ def read_lightgbm(text: str, context: Context) -> list[Row] | None:
 
 def read_xgboost(text: str, context: Context) -> list[Row] | None:
     """Read a round of XGBoost. SageMaker prints its tabs as ``#011``."""
+    if _is_repeated(text, context):
+        return []
     found = _ROUND.match(text)
     if not found:
         return None

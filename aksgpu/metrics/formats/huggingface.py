@@ -23,7 +23,9 @@ _SUMMARY = re.compile(
 _SUMMARY_OTHER = re.compile(
     r"\s{0,8}(?:train|eval|test|predict|total)_\w{1,64} {1,40}= {1,40}[\d,:.]{1,24}\w{0,2}\s{0,8}$"
 )
-_SPLIT = re.compile(r"(?i:(?P<word>train(?:ing)?|val(?:id(?:ation)?)?|eval(?:uation)?|test|dev))\b[^{]{0,40}$")
+_SPLIT = re.compile(
+    r"(?<![\w./\-])(?i:(?P<word>train(?:ing)?|val(?:id(?:ation)?)?|eval(?:uation)?|test|dev))(?![\w/]|\.\w)[^{]{0,40}$"
+)
 _PREFIXED = re.compile(r"(?i:train|val|eval|test|dev)")
 
 

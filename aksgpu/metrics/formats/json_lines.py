@@ -7,12 +7,15 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from aksgpu.metrics import positions
 from aksgpu.metrics.formats.model import Context, Format, Row
 from aksgpu.metrics.values import EPOCH_NAMES, NUMBER, STEP_NAMES, integer, is_metric, names_a_measure, share
 
 __all__ = ["FORMATS", "message", "read"]
 
 _NUMERIC_TEXT = re.compile(rf"\s{{0,8}}({NUMBER})\s{{0,4}}(%?)\s{{0,8}}")
+_LONGEST_PREFIX = 200
+"""Characters before an object in a line."""
 _MAX_DEPTH = 4
 """Levels of nested objects that are read; ``{"train": {"loss": 1}}`` becomes ``train/loss``."""
 _LOGGER_KEYS = frozenset({"level", "levelname", "severity", "msg", "message", "logger", "lvl", "log.level", "event"})
@@ -22,9 +25,23 @@ _STRONG_STEPS = ("num_updates", "global_step")
 
 
 def read(text: str, context: Context) -> list[Row] | None:
-    """Read a line that is one JSON object."""
-    found = _json_object(text)
-    return None if found is None else _row(found, context)
+    """Read a line that is one JSON object, or ends with one. The text before it may name its epoch and step."""
+    start = text.find('{"') if text[:1] != "{" else 0
+    if not 0 <= start <= _LONGEST_PREFIX:
+        return None
+    found = _json_object(text[start:])
+    if found is None:
+        return None
+    if not start:
+        return _row(found, context)
+    if not any(names_a_measure(name.rpartition("/")[2]) for name, _ in _numbers(found, "", 0)):
+        return None
+    rows = _row(found, context)
+    position = positions.find(text[:start])
+    for row in rows or []:
+        row.epoch = position.epoch if row.epoch is None else row.epoch
+        row.step = position.step if row.step is None else row.step
+    return rows
 
 
 def _json_object(text: str) -> dict[str, Any] | None:

@@ -50,7 +50,12 @@ def read_bar(text: str, context: Context) -> list[Row] | None:
         if is_metric(name):
             values[name] = float(item["value"])
     if found.re is _NO_BAR:
-        return [Row(values, epoch=context.epoch)] if values else None
+        if not values:
+            return None
+        context.bar = Bar("", 1, 1)
+        context.bar_is_final = True
+        context.run += 1
+        return [Row(values, epoch=context.epoch)]
     done = int(found["done"])
     total = None if found["total"] == "Unknown" else int(found["total"])
     state = Bar(" ".join(sorted(name for name in values if not name.startswith("val_"))), done, total)

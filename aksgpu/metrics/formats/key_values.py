@@ -32,6 +32,12 @@ _WRAPPED = re.compile(
     rf"(?:np\.|numpy\.|torch\.)?(?:float\d{{0,2}}|[tT]ensor|[aA]rray)\(\[?({NUMBER})\]?(?:,[^()\n]{{0,120}})?\)"
 )
 """``tensor(0.41, device='cuda:0')`` and ``np.float64(0.41)``."""
+_IN_BRACKETS = re.compile(rf"(?<=\w[=:])\s?\[({NUMBER})\]")
+"""``episodic_return=[21.]``: an array of one number."""
+_AT = re.compile(r"(?<=\w) @ (?=\d{1,3}(?!\d))")
+"""``precision @ 1``."""
+_FULL_WIDTH = str.maketrans("\uff1a\uff1d\uff0c\uff1b\uff08\uff09\uff3b\uff3d\uff05\u3001", ":=,;()[]%,")
+"""Punctuation of Chinese and Japanese text, with the characters that patterns expect."""
 _MEASURE = re.compile(rf"(?i:{MEASURES})(?:@\d{{1,3}}|[@_]?\d{{1,2}})?")
 _SECONDARY = re.compile(rf"(?i:{SETTINGS}|{RATES}|cost)")
 _CASE_MATTERS = frozenset({"map", "ap"})
@@ -174,7 +180,7 @@ _WITHOUT_WHOLE_NUMBERS = re.compile(
 """Names for which a whole number mostly means something else: ``error: 404``, ``precision: 16``."""
 _UNIT_AFTER = re.compile(
     r"\s{0,2}(?i:ms|s|secs?|seconds?|mins?|minutes?|hours?|h|days?|[KMGT]i?B|bytes?|bits?|decimals?|digits?|places?|px"
-    r"|points?|files?|items?|errors?|tests?|USD|EUR|dollars?|x|times|packets?)(?![\w/])"
+    r"|points?|files?|items?|errors?|tests?|USD|EUR|dollars?|x|times|packets?)(?![\w/]|\s?[=:])"
 )
 _FRACTION = re.compile(r"\s?/\s?(?P<all>\d{1,15})(?![\w.])")
 _PERCENT = re.compile(r"\s?%")
@@ -186,6 +192,7 @@ _NEEDS_SIGN = re.compile(r"(?i:score|return|err|error|norm|cost|momentum|prec|it
 """Words that name a measure only before ``=`` or ``:``."""
 _AMBIGUOUS = re.compile(r"(?i:precision|error|return|score|map|ap)")
 _SHARE = re.compile(r"(?i:acc|correct)")
+_POSITIONS = STEP_NAMES | EPOCH_NAMES
 _COLUMN = re.compile(r"[A-Za-z][\w@/.\-]{0,63}")
 _ADJECTIVE = re.compile(r"[A-Za-z][\w/\-]{0,30}")
 _DELIMITERS = re.compile(r"[,;|()\[\]{}<>\"'\t=:\u2022\u00b7]|\s-{1,3}\s|->")
@@ -194,6 +201,8 @@ _CONFIGURATION = re.compile(
     r"\w{0,20}\s?[(:={]|[A-Z]\w{0,60}\s?\("
 )
 """A line that prints settings, or an object with its fields: ``Namespace(lr=0.1)``, ``SGD (lr: 0.1)``."""
+_LOADED = re.compile(r"[^A-Za-z]{0,8}(?i:load|resum|restor)(?i:e|ed|ing)\b")
+"""A line about a checkpoint of an earlier run, whose numbers are those of that run."""
 _KATIB = re.compile(
     rf"\"?metricName\"?\s?: ?\"?(?P<name>[\w@/.\-]{{1,64}})\"?[;,] ?\"?metricValue\"?\s?: ?\"?(?P<value>{NUMBER})"
 )
@@ -231,7 +240,7 @@ def read(text: str, context: Context) -> list[Row] | None:
         katib = {found["name"]: float(found["value"]) for found in _KATIB.finditer(text)}
         if katib:
             return [Row(katib, epoch=context.epoch)]
-    if _CONFIGURATION.match(text):
+    if _CONFIGURATION.match(text) or _LOADED.match(text):
         return None
     text = unwrapped(text)
     position = positions.find(text)
@@ -249,8 +258,14 @@ def read(text: str, context: Context) -> list[Row] | None:
 
 
 def unwrapped(text: str) -> str:
-    """Return a text in which each tensor and NumPy scalar is replaced by its number."""
-    return _WRAPPED.sub(r"\1", text) if "(" in text else text
+    """Return a text in which tensors, NumPy scalars and arrays of one number are replaced by their number."""
+    if not text.isascii():
+        text = text.translate(_FULL_WIDTH)
+    if "(" in text:
+        text = _WRAPPED.sub(r"\1", text)
+    if " @ " in text:
+        text = _AT.sub("@", text)
+    return _IN_BRACKETS.sub(r"\1", text) if "[" in text else text
 
 
 def numbers(text: str) -> Row | None:
@@ -279,9 +294,9 @@ def _scan(text: str, row: Row, has_position: bool) -> bool:
             continue
         region = text[max(before, number.start() - _LONGEST_LABEL) : number.start()]
         named = _SPLIT.search(region)
-        if named:
-            split = named["word"].lower()
         label = _label(region)
+        if named and label.name.lower() != named["word"].lower():
+            split = named["word"].lower()
         value, before = _value(text, number, label, has_position)
         if not label.name:
             continue
@@ -334,12 +349,14 @@ def _label(region: str) -> _Label:
     if len(words) > 1 and _is_word(f"{words[-2]} {words[-1]}"):
         count = 2
     last = " ".join(words[-count:])
-    is_word = _is_word(last)
+    is_word = _is_word(last) or _is_split_word(last)
     is_secondary = bool(_SECONDARY.fullmatch(last))
     is_measure = is_word or names_a_measure(last)
     if not sign and (_NEEDS_SIGN.fullmatch(last) or not (is_word or is_secondary)):
         return _NOTHING
     if sign == "=" and glued:
+        if not _COLUMN.fullmatch(last.replace(" ", "_")):
+            return _NOTHING
         return _Label(last.replace(" ", "_"), sign, is_measure, is_word, is_secondary)
     qualifiers = _qualifiers(words[:-count], free=bool(sign) or len(words) - count == 1)
     if qualifiers is None:
@@ -356,6 +373,12 @@ def _is_word(text: str) -> bool:
     if text in _CASE_MATTERS:
         return False
     return bool(_MEASURE.fullmatch(text) or _SECONDARY.fullmatch(text))
+
+
+def _is_split_word(text: str) -> bool:
+    """Return whether a name is a measure with qualifiers before it: ``train_loss``, ``val_acc``."""
+    *before, measure = text.split("_")
+    return bool(before) and _QUALIFIERS.issuperset(part.lower() for part in before) and _is_word(measure)
 
 
 def _qualifiers(words: list[str], *, free: bool) -> list[str] | None:
@@ -397,6 +420,8 @@ def _value(text: str, number: re.Match[str], label: _Label, has_position: bool) 
     if _UNIT_AFTER.match(text, end) and not label.is_secondary:
         return None, end
     if _WHOLE_NUMBER.fullmatch(printed):
+        if not label.is_measure and not label.is_secondary and label.name.lower() not in _POSITIONS:
+            return None, end
         ends = _END_OF_ITEM.match(text, end)
         if not label.sign and not (has_position and ends):
             return None, end
@@ -411,4 +436,4 @@ def _ends_sentence(text: str, end: int) -> bool:
     return text[end : end + 1] == "." and text[end + 1 : end + 2].isspace()
 
 
-FORMATS = (Format("key values", ("=", ":", " "), read, "epoch 3: loss=0.41 val_acc=0.91"),)
+FORMATS = (Format("key values", ("=", ":", " ", "\uff1a", "\uff1d"), read, "epoch 3: loss=0.41 val_acc=0.91"),)

@@ -59,6 +59,7 @@ class Context:
         header: column names of a table that has begun.
         header_kind: the format that the table belongs to.
         columns: names of the values in a second table within the first.
+        box: names and values of a box that has begun.
     """
 
     epoch: float | None = None
@@ -69,6 +70,7 @@ class Context:
     header: tuple[str, ...] = ()
     header_kind: str = ""
     columns: tuple[str, ...] = ()
+    box: tuple[tuple[str, float | None], ...] = ()
 
 
 @dataclass(frozen=True)

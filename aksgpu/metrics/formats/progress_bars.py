@@ -14,7 +14,7 @@ __all__ = ["FORMATS", "OVER_EPOCHS", "Drawn", "find", "read", "read_table", "row
 _COUNT = r"(?P<done>\d{1,15})(?:\.\d{0,3})?[kMG]?/(?P<total>\d{1,15})(?:\.\d{0,3})?[kMG]?"
 _POSTFIX_END = r"\](?=\s|$|\[|\{|[^,\w.\]])"
 _TQDM = re.compile(
-    r"(?P<name>(?:\d{1,15}\|\d{1,15}\|)?[^|\n]{0,200}?):?\s{0,8}\d{1,3}%\|[^|\n]{0,400}\|\s{0,12}"
+    r"(?P<name>(?:\d{1,15}\|\d{1,15}\|)?[^|\n]{0,200}?)(?: \|\|)?:?\s{0,8}\d{1,3}%\|[^|\n]{0,400}\|\s{0,12}"
     rf"{_COUNT}\s{{0,4}}(?:\[(?P<postfix>[^\n]{{0,2000}}?){_POSTFIX_END})?"
 )
 _WITHOUT_TOTAL = re.compile(
@@ -26,6 +26,11 @@ _RICH = re.compile(
     r"(?P<name>[^\u2501\u2578\u257a\u2500\n]{0,200}?)\s{0,4}[\u2501\u2578\u257a\u2500 ]{3,400}\s{0,4}"
     r"(?P<done>\d{1,15})/(?P<total>\d{1,15})\s(?P<postfix>[^\n]{0,2000})"
 )
+_IGNITE = re.compile(
+    r"(?P<name>[^|\n\[]{0,200}(?:\[\d{1,15}/\d{1,15}\])?:?\s)\[(?P<done>\d{1,15})/(?P<total>\d{1,15})\]\s{1,4}\d{1,3}%\|"
+    r"[^,|\n\[]{0,400}\|?\s{0,8}(?:, ?(?P<postfix>[^\n\[]{0,2000}))? \[[\d:?]{1,16}<[\d:?]{1,16}\]"
+)
+"""Ignite's bar, whose numbers come before the times: ``[50/100]  50%|#####     , loss=0.5 [00:10<00:10]``."""
 _EPOCH = re.compile(r"(?i:(?<![A-Za-z])epochs?)[ :=#]{0,3}[\[(]?(?P<epoch>\d{1,15})")
 _TORCHTUNE = re.compile(r"(?P<epoch>\d{1,15})\|(?P<step>\d{1,15})\|")
 OVER_EPOCHS = "over epochs"
@@ -66,7 +71,7 @@ class Drawn(NamedTuple):
 def find(text: str) -> Drawn | None:
     """Return the bar that a line begins with, or None."""
     if "%|" in text:
-        found = _TQDM.match(text)
+        found = _TQDM.match(text) or _IGNITE.match(text)
     elif "\u2501" in text or "\u2500\u2500\u2500" in text:
         found = _RICH.match(text)
     elif " [" in text and "/" in text:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import re
 
 from aksgpu.metrics.formats.model import Context, Format, Row
-from aksgpu.metrics.values import END, NUMBER, is_metric
+from aksgpu.metrics.values import END, NUMBER, is_metric, names_a_measure, share
 
 __all__ = ["FORMATS", "read_benchmark", "read_estimator", "read_tutorial"]
 
 _TUTORIAL = re.compile(rf"Accuracy at step (?P<step>\d{{1,15}}):\s{{0,4}}(?P<value>{NUMBER})")
+_AT_STEP = re.compile(
+    r"(?P<name>[A-Za-z][A-Za-z_]{0,40}(?: [A-Za-z]{1,40}){0,2}?)"
+    r"(?: \(for (?:one|\d{1,6}) batch(?:es)?\))? (?:at step (?P<step>\d{1,15})|over epoch)\s?: {0,4}"
+    rf"(?P<value>{NUMBER})(?P<unit>\s?%)?\s{{0,8}}$"
+)
+"""Lines of guides: ``Training loss (for one batch) at step 200: 1.2``, ``Training acc over epoch: 0.7``."""
 _ITEM = re.compile(rf"(?<!\S)(?P<name>[A-Za-z][\w@/.\-]{{0,63}}) = (?P<value>{NUMBER}){END}")
 _TRAIN = re.compile(r"(?=[A-Za-z][\w@/.\-]{0,63} = [-+\d.ni])")
 _STEP = re.compile(r"(?<!\w)(?:global_)?step = (?P<step>\d{1,15})(?![\d.])")
@@ -28,11 +34,16 @@ _HOROVOD = re.compile(rf"Iter #(?P<step>\d{{1,15}}): (?P<rate>{NUMBER}) (?P<name
 
 
 def read_tutorial(text: str, context: Context) -> list[Row] | None:
-    """Read the tutorial's line. Its column is ``accuracy``."""
+    """Read the lines of the tutorial and of TensorFlow's guides. The column of the tutorial is ``accuracy``."""
     found = _TUTORIAL.fullmatch(text.strip())
-    if not found:
+    if found:
+        return [Row({"accuracy": float(found["value"])}, int(found["step"]))]
+    found = _AT_STEP.match(text)
+    if not found or not names_a_measure(found["name"]):
         return None
-    return [Row({"accuracy": float(found["value"])}, int(found["step"]))]
+    step = None if found["step"] is None else int(found["step"])
+    values = {found["name"].replace(" ", "_"): share(float(found["value"]), found["unit"])}
+    return [Row(values, step, epoch=context.epoch)]
 
 
 def read_estimator(text: str, context: Context) -> list[Row] | None:
@@ -87,7 +98,7 @@ def read_benchmark(text: str, context: Context) -> list[Row] | None:
 
 
 FORMATS = (
-    Format("tensorflow tutorial", ("Accuracy at step ",), read_tutorial, "Accuracy at step 10: 0.7457"),
+    Format("tensorflow tutorial", (" at step ", " over epoch"), read_tutorial, "Accuracy at step 10: 0.7457"),
     Format(
         "tensorflow estimator",
         ("step = ", "global step", "global_step/sec", "final step"),

@@ -17,11 +17,13 @@ _FASTAI_LIST = re.compile(
 _DASHES = re.compile(r"[\s\-]{3,400}")
 _CLOCK = re.compile(r"(?:\d{1,3}:)?\d{1,2}:\d\d$")
 _OPENMMLAB = re.compile(
-    r"(?P<kind>Epoch|Iter)\s?(?:\((?P<split>train|val|test)\))?\s?\[\s{0,8}(?P<first>\d{1,15})(?:/\d{1,15})?\]"
-    r"(?:\s?\[\s{0,8}(?P<second>\d{1,15})/\d{1,15}\])?\s{1,8}"
+    r"(?P<kind>Epoch|Iter)\s?(?:\((?P<split>train|val|test)\))?\s{0,3}\[\s{0,8}(?P<first>\d{1,15})(?:/\d{1,15})?\]"
+    r"(?:\s?\[\s{0,8}(?P<second>\d{1,15})(?:/\d{1,15})?\])?\s{1,8}(?!(?i:iter|batch|step))"
 )
 _OPENMMLAB_PERCENT = re.compile(r"(?:[\w.]{0,40}\.)?(?:acc|top\d_acc|accuracy/top\d|accuracy_top-\d)")
-_MXNET = re.compile(r"Epoch\[(?P<epoch>\d{1,15})\](?: Batch \[(?:\d{1,15}-)?(?P<batch>\d{1,15})\])?\s{1,8}")
+_MXNET = re.compile(
+    r"Epoch\[(?P<epoch>\d{1,15})\](?: Batch \[(?:\d{1,15}-)?(?P<batch>\d{1,15})\])?\s{1,8}(?!Iteration)"
+)
 _ULTRALYTICS_EPOCH = re.compile(
     r"\s{0,16}(?P<epoch>\d{1,15})/(?P<last>\d{1,15})\s{1,16}[\d.]{1,12}[GM]?B?\s{1,16}"
     r"(?P<values>(?:(?:[\d.]{1,16}|nan|inf)\s{1,16}){1,12}?)"
@@ -41,21 +43,21 @@ def read_fastai(text: str, context: Context) -> list[Row] | None:
     listed = _FASTAI_LIST.fullmatch(text)
     if listed:
         return _fastai_list(listed, context)
-    if text.startswith("epoch") and "loss" in text and _FASTAI_NAMES.match(text):
+    if text.startswith("epoch") and "loss" in text and "\t" not in text and _FASTAI_NAMES.match(text):
         context.header = tuple(text.split())
         context.header_kind = "fastai"
         return []
     if context.header_kind != "fastai":
         return None
-    cells = text.split()
+    cells = [cell for cell in text.split() if cell != "+"]
     if _DASHES.fullmatch(text):
         return []
-    if len(cells) == len(context.header) + 1 and cells[-2] == "+":
-        cells = [*cells[:-2], cells[-1]]
-    if len(cells) != len(context.header) or not cells[0].isdigit():
+    # skorch marks the epochs of which it saved a checkpoint with a plus sign.
+    names = [name for name in context.header if name != "cp"]
+    if len(cells) != len(names) or not cells[0].isdigit():
         return None
     values = {}
-    for name, cell in zip(context.header[1:], cells[1:], strict=True):
+    for name, cell in zip(names[1:], cells[1:], strict=True):
         if not is_metric(name) or _CLOCK.match(cell):
             continue
         if re.fullmatch(NUMBER, cell):
