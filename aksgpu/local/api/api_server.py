@@ -166,12 +166,12 @@ class KubeApi:
 
     async def _list(self, call: ApiRequest) -> web.StreamResponse:
         query = call.request.query
-        version = request_bodies.query_int(query, "resourceVersion")
+        version = request_bodies.query_version(query)
         current = self._registry.store.revision
         if version > current:
             # The store may have been lost. The client must not get an older state without noticing it.
             raise version_too_large(version, current)
-        limit = request_bodies.query_int(query, "limit")
+        limit = max(request_bodies.query_int(query, "limit"), 0)
         token = query.get("continue", "")
         if request_bodies.wants_exact_version(query):
             token = continue_token(version)
@@ -189,7 +189,7 @@ class KubeApi:
         query = call.request.query
         # The query is parsed first: an error cannot be returned once the stream has begun.
         object_filter = call.object_filter()
-        version = request_bodies.query_int(query, "resourceVersion")
+        version = request_bodies.query_version(query)
         seconds = request_bodies.query_int(query, "timeoutSeconds") or random.randint(1800, 3600)
         encode = event_encoder(call.form)
         if self._watch_count >= MAX_WATCHES:

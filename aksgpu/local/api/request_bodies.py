@@ -38,6 +38,8 @@ _OBJECTS = (_JSON, _YAML, _PROTOBUF)
 _PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 _KEY_END = re.compile(rb'"\s*:')
 """The end of a key in JSON."""
+_INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
+_VERSION = re.compile(r"[0-9]{1,18}")
 
 
 async def read_body(request: web.Request) -> bytes:
@@ -146,10 +148,18 @@ def with_dry_run(options: WriteOptions, dry_run: Any, name: str = "DeleteOptions
 
 
 def query_int(query: Mapping[str, str], key: str) -> int:
-    """Return a number in the query, or 0 if it is absent; raises BadRequest."""
+    """Return a number in the query, which may be negative, or 0 if it is absent; raises BadRequest."""
     text = query.get(key, "") or "0"
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise bad_request(f'invalid {key} "{text}": strconv.ParseUint: parsing "{text}": invalid syntax')
+    if not _INTEGER.fullmatch(text):
+        raise bad_request(f'invalid {key} "{text}": strconv.ParseInt: parsing "{text}": invalid syntax')
+    return int(text)
+
+
+def query_version(query: Mapping[str, str]) -> int:
+    """Return the resourceVersion in the query, or 0 if it is absent; raises BadRequest."""
+    text = query.get("resourceVersion", "") or "0"
+    if not _VERSION.fullmatch(text):
+        raise bad_request(f'invalid resourceVersion "{text}": strconv.ParseUint: parsing "{text}": invalid syntax')
     return int(text)
 
 

@@ -91,6 +91,14 @@ async def test_a_pod_waits_for_its_grace_period_after_its_finalizers(registry: R
     assert await absent(registry, "pods", "p")
 
 
+async def test_a_negative_grace_period_is_one_second(registry: Registry, pod: Object) -> None:
+    await bound(registry, pod)
+    marked = await registry.delete("pods", "p", "default", grace_period_seconds=-1)
+    assert marked["metadata"]["deletionGracePeriodSeconds"] == 1
+    await registry.delete("pods", "p", "default", grace_period_seconds=0)
+    assert await absent(registry, "pods", "p")
+
+
 async def test_a_huge_grace_period_is_limited(registry: Registry, pod: Object) -> None:
     pod["spec"] |= {"nodeName": "n", "terminationGracePeriodSeconds": 10**17}
     await registry.create("pods", pod, "default")

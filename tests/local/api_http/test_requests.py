@@ -117,6 +117,10 @@ def test_pages_add_up_to_the_list(server: Server) -> None:
     assert all(set(item) <= {"metadata", "data"} for item in page["items"])
 
 
+def test_a_negative_limit_is_no_limit(server: Server) -> None:
+    assert len(server.send("GET", f"{MAPS}?limit=-1").json["items"]) >= 5
+
+
 @pytest.mark.parametrize(
     "query",
     [
