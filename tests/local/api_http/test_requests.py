@@ -289,6 +289,13 @@ def test_wrong_namespace(server: Server, body: dict[str, Any], message: str) -> 
     assert (response.status, response.json["message"]) == (400, message)
 
 
+def test_an_update_with_version_zero_is_unconditional(server: Server) -> None:
+    body = {"metadata": {"name": "b", "resourceVersion": "0"}, "data": {"k": "1"}}
+    assert server.send("PUT", f"{MAPS}/b", body).status == 200
+    body["metadata"] = {"name": "b", "resourceVersion": "1"}
+    assert server.send("PUT", f"{MAPS}/b", body).status == 409
+
+
 def test_names_must_agree(server: Server) -> None:
     response = server.send("PUT", f"{MAPS}/a", config_map("b"))
     assert (response.status, response.json["reason"]) == (400, "BadRequest")
