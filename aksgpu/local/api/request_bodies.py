@@ -179,7 +179,11 @@ def wants_exact_version(query: Mapping[str, str]) -> bool:
     if "sendInitialEvents" in query:
         causes.forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list")
     causes.raise_if_any(Type("meta.k8s.io", "v1", "ListOptions"))
-    return match == "Exact"
+    is_version = query_version(query) > 0
+    if is_version and query.get("continue"):
+        raise bad_request("specifying resource version is not allowed when using continue")
+    # Without a match, Kubernetes takes the version of a list with a limit for an exact one.
+    return match == "Exact" or (not match and is_version and query_int(query, "limit") > 0)
 
 
 def wants_initial_events(query: Mapping[str, str]) -> bool | None:

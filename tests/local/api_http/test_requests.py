@@ -195,6 +195,19 @@ def test_a_list_at_an_exact_version(server: Server) -> None:
     assert server.send("DELETE", f"{MAPS}/aa").status == 200
 
 
+def test_a_version_with_a_limit_is_exact(server: Server) -> None:
+    before = server.send("GET", f"{MAPS}?limit=2").json
+    version = before["metadata"]["resourceVersion"]
+    assert server.send("POST", MAPS, config_map("aa")).status == 201
+    assert server.send("GET", f"{MAPS}?limit=2&resourceVersion={version}").json == before
+    token = before["metadata"]["continue"]
+    refused = server.send("GET", f"{MAPS}?limit=2&resourceVersion={version}&continue={token}")
+    assert refused.status == 400
+    assert refused.json["message"] == "specifying resource version is not allowed when using continue"
+    assert server.send("GET", f"{MAPS}?limit=2&resourceVersion=0&continue={token}").status == 200
+    assert server.send("DELETE", f"{MAPS}/aa").status == 200
+
+
 @pytest.mark.parametrize(
     ("query", "text"),
     [
