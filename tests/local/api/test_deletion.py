@@ -160,7 +160,7 @@ async def test_collections(registry: Registry) -> None:
         await registry.create("configmaps", {"metadata": {"name": name, "labels": {"team": team}}}, "default")
     match = object_filter(get_kind("configmaps"), "team=x", "")
     gone = await registry.remove_collection("configmaps", "default", match, {}, WriteOptions())
-    assert [entry.key[1] for entry in gone] == ["a", "c"]
+    assert [entry.key[1] for entry in gone.entries] == ["a", "c"]
     assert [each["metadata"]["name"] for each in (await registry.list("configmaps"))[0]] == ["b"]
 
 

@@ -117,6 +117,18 @@ def test_pages_add_up_to_the_list(server: Server) -> None:
     assert all(set(item) <= {"metadata", "data"} for item in page["items"])
 
 
+def test_a_collection_is_deleted_up_to_its_limit(server: Server) -> None:
+    for name in ("x1", "x2", "x3"):
+        server.send("POST", MAPS, {"metadata": {"name": name, "labels": {"page": "x"}}})
+    first = server.send("DELETE", f"{MAPS}?labelSelector=page&limit=1").json
+    assert [each["metadata"]["name"] for each in first["items"]] == ["x1"]
+    left = server.send("GET", f"{MAPS}?labelSelector=page").json["items"]
+    assert [each["metadata"]["name"] for each in left] == ["x2", "x3"]
+    rest = server.send("DELETE", f"{MAPS}?labelSelector=page&continue={first['metadata']['continue']}").json
+    assert [each["metadata"]["name"] for each in rest["items"]] == ["x2", "x3"]
+    assert "continue" not in rest["metadata"]
+
+
 def test_a_negative_limit_is_no_limit(server: Server) -> None:
     assert len(server.send("GET", f"{MAPS}?limit=-1").json["items"]) >= 5
 
