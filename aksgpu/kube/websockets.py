@@ -130,7 +130,7 @@ def connect(
         raise _refusal(refused, where) from None
     except (websocket.WebSocketException, OSError) as failed:
         message = f"{where}: no connection ({type(failed).__name__}: {failed})"
-        raise Unreachable(message, hint=UNREACHABLE_HINT, unsent=True, original=failed) from None
+        raise Unreachable(message, hint=UNREACHABLE_HINT, original=failed) from None
     return ChannelSocket(connection, where)
 
 
