@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from scripted import Request, Server
 
-from aksgpu import capacity, cluster, diagnose, errors, jobs, logs, plugin, waiting
+from aksgpu import capacity, cluster, diagnose, errors, jobs, logs, plugin, storage, waiting
 from aksgpu.kube import Kube
 
 KUBE_CALLS: dict[str, Callable[[cluster.Cluster], Any]] = {
@@ -39,7 +39,10 @@ KUBE_CALLS: dict[str, Callable[[cluster.Cluster], Any]] = {
     "diagnose.job": lambda aks: diagnose.job(aks, "j", namespace="default"),
     "diagnose.pod": lambda aks: diagnose.pod(aks, "p", namespace="default"),
     "logs.read": lambda aks: logs.read(aks, "p", namespace="default"),
+    "storage.create": lambda aks: storage.create(aks, "c"),
+    "storage.list": storage.list,
     "kube.list": lambda aks: aks.kube.list("Pod"),
+    "kube.list of a kind that is looked up": lambda aks: aks.kube.list("Lease"),
     "kube.find": lambda aks: aks.kube.find("Pod", "p", "default"),
     "kube.get": lambda aks: aks.kube.get("Pod", "p", "default"),
     "kube.watch": lambda aks: next(aks.kube.watch("Pod", timeout=1), None),

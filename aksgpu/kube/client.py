@@ -20,7 +20,7 @@ from aksgpu.kube.backoff import Backoff
 from aksgpu.kube.exec_stream import PROTOCOLS, ExecStream
 from aksgpu.kube.list_pages import ListPages
 from aksgpu.kube.port_forward import PortForward
-from aksgpu.kube.response_checks import checked_object, decoded
+from aksgpu.kube.response_checks import checked_field, checked_object, decoded
 from aksgpu.kube.transport import Stream, Transport
 from aksgpu.kube.watch import Watch
 from aksgpu.kube.websockets import ChannelSocket
@@ -677,11 +677,12 @@ class Kube:
         if api_version:
             versions = [api_version]
         else:
-            groups = self.request("GET", "/apis")["groups"]
+            groups = checked_field(self.request("GET", "/apis"), "groups", "GET /apis")
             versions = ["v1", *(group["preferredVersion"]["groupVersion"] for group in groups)]
         for version in versions:
+            path = path_names.join(_root(version))
             try:
-                resources = self.request("GET", path_names.join(_root(version)))["resources"]
+                resources = checked_field(self.request("GET", path), "resources", f"GET {path}")
             except NotFound:
                 continue
             for resource in resources:
