@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from azure.core.exceptions import AzureError as SdkError
 from azure.core.exceptions import ClientAuthenticationError, ServiceResponseError
 
 from aksgpu import errors
@@ -13,7 +14,7 @@ from aksgpu.azure.refusal import LOGIN
 from aksgpu.common import connection_errors
 from aksgpu.errors import AzureError
 
-__all__ = ["NoUsableResponse", "translate"]
+__all__ = ["ForeignResponse", "NoUsableResponse", "translate"]
 
 _RETRY_AFTER_HEADERS = {
     "retry-after-ms": 0.001,
@@ -43,6 +44,10 @@ class NoUsableResponse(ServiceResponseError):  # type: ignore[misc]  # the SDK i
         self.seconds = seconds
 
 
+class ForeignResponse(SdkError):  # type: ignore[misc]  # the SDK is not type-checked here
+    """A response that did not come from Azure, such as the login page of a proxy. The message says what it was."""
+
+
 def translate(error: Exception, what: str = "") -> AzureError:
     """Return the exception of :mod:`aksgpu.errors` for an exception of the SDK. Raise it ``from`` the original.
 
@@ -54,6 +59,10 @@ def translate(error: Exception, what: str = "") -> AzureError:
         return error
     if isinstance(error, NoUsableResponse):
         return _unreachable(error, what)
+    if isinstance(error, ForeignResponse):
+        text = f"the response is not Azure's: {error.message}"
+        hint = "Run the cell again. If the error persists, check whether a proxy changes Azure's responses."
+        return AzureError(f"{what}: {text}" if what else text, hint=hint, original=error)
     response = getattr(error, "response", None)
     if response is not None:
         http_status = getattr(response, "status_code", None)
