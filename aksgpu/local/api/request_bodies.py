@@ -128,6 +128,8 @@ def write_options(request: web.Request, name: str, *, apply: bool = False) -> Wr
         causes.too_long("fieldManager", 128)
     if apply and not manager:
         causes.required("fieldManager", "is required for apply patch")
+    if name == "PatchOptions" and not apply and "force" in query:
+        causes.forbidden("force", "may not be specified for non-apply patch")
     causes.raise_if_any(Type("meta.k8s.io", "v1", name))
     agent = request.headers.get("User-Agent", "").partition("/")[0][:128]
     options = WriteOptions(

@@ -14,6 +14,8 @@ from .conftest import DEV, Server
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 MERGE = "application/merge-patch+json"
+EVENT = {"apiVersion": "v1", "kind": "Event", "name": "e", "uid": "1"}
+BOTH = ["orphan", "foregroundDeletion"]
 
 
 def config_map(name: str, **data: str) -> dict[str, Any]:
@@ -356,6 +358,33 @@ def test_malformed_patches(server: Server) -> None:
 def test_invalid_options(server: Server, query: str, message: str) -> None:
     response = server.send("POST", f"{MAPS}?{query}", config_map("never"))
     assert (response.status, response.json["message"]) == (422, f'CreateOptions.meta.k8s.io "" is invalid: {message}')
+
+
+@pytest.mark.parametrize(
+    ("metadata", "field", "why"),
+    [
+        ({"generateName": "AB-"}, "generateName", "a lowercase RFC 1123 subdomain must consist of"),
+        ({"generateName": "a" * 300}, "generateName", "must be no more than 253"),
+        ({"ownerReferences": [EVENT]}, "ownerReferences", "/v1, Kind=Event is disallowed from being an owner"),
+        ({"finalizers": BOTH}, "finalizers", "finalizer orphan and foregroundDeletion cannot be both set"),
+    ],
+)
+def test_metadata_that_kubernetes_refuses(server: Server, metadata: dict[str, Any], field: str, why: str) -> None:
+    name = {} if "generateName" in metadata else {"name": "never"}
+    response = server.send("POST", MAPS, {"metadata": {**name, **metadata}})
+    assert response.status == 422
+    causes = [each for each in response.json["details"]["causes"] if each["field"] == f"metadata.{field}"]
+    assert len(causes) == 1 and why in causes[0]["message"]
+
+
+def test_a_prefix_of_names_may_end_with_a_hyphen(server: Server) -> None:
+    assert server.send("POST", f"{MAPS}?dryRun=All", {"metadata": {"generateName": "run-"}}).status == 201
+
+
+def test_only_an_apply_patch_can_be_forced(server: Server) -> None:
+    response = server.send("PATCH", f"{MAPS}/a?force=true", {"data": {}}, content_type=MERGE)
+    message = "force: Forbidden: may not be specified for non-apply patch"
+    assert (response.status, response.json["message"]) == (422, f'PatchOptions.meta.k8s.io "" is invalid: {message}')
 
 
 def test_dry_run_stores_nothing(server: Server) -> None:
