@@ -16,6 +16,8 @@ CALLS: dict[str, Callable[[Azure, cluster.Cluster], Any]] = {
     "cluster.list": lambda azure, aks: cluster.list(azure),
     "cluster.get": lambda azure, aks: cluster.get(azure, "aks", resource_group="rg"),
     "cluster.list_pools": lambda azure, aks: cluster.list_pools(aks),
+    "cluster.get_pool": lambda azure, aks: cluster.get_pool(aks, "gpunp"),
+    "cluster.delete_pool": lambda azure, aks: cluster.delete_pool(aks, "gpunp"),
     "cluster.leftovers": lambda azure, aks: cluster.leftovers(azure),
     "sizes.gpu_sizes": lambda azure, aks: sizes.gpu_sizes(azure, "eastus"),
     "sizes.preflight": lambda azure, aks: sizes.preflight(azure, "eastus", "Standard_NC4as_T4_v3"),
@@ -26,6 +28,8 @@ ANSWERS = {
     "a text": Answer(200, "Please log in"),
     "a list": Answer(200, ["a"]),
     "an empty object": Answer(200, {}),
+    "a 404 of a proxy": Answer(404, b"<html>Not Found</html>"),
+    "a 404 without a code": Answer(404, {"message": "no route"}),
     "an error with status 200": Answer(200, REFUSAL),
 }
 
