@@ -140,7 +140,8 @@ def _refusal(refused: Any, where: str) -> KubernetesError:
     if isinstance(body, str):
         body = body.encode()
     if not body:
-        body = json.dumps({"message": f"{where}: the API server returned status {refused.status_code}"}).encode()
+        message = f"{where}: the API server returned status {refused.status_code}"
+        body = json.dumps({"kind": "Status", "message": message}).encode()
     return from_response(refused.status_code, body)
 
 
