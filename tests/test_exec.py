@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted import Request, Server
 from support.polling import wait_for
 from support.tcp_relay import relayed
 
 from aksgpu import errors, jobs
 from aksgpu.cluster import Cluster
+from aksgpu.kube import Kube, retry_policy
 from aksgpu.kube.exec_stream import STDERR, STDOUT
 
 pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
@@ -101,3 +103,39 @@ def test_a_connection_that_breaks_is_not_the_end_of_the_program(aks: Cluster, po
         with pytest.raises(errors.Unreachable, match=r"sh in pod|exec"):
             program.read(60)
         assert program.returncode is None
+
+
+ROLES = (
+    'pods "p" is forbidden: User "dev" cannot create resource: RBAC: role.rbac.authorization.k8s.io "edit" not found'
+)
+
+
+def test_a_program_that_certainly_did_not_start_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry_policy, "FIRST_PAUSE", 0.02)
+    refusals = [(429, "TooManyRequests", "too many requests"), (403, "Forbidden", ROLES), (404, "NotFound", "no pod")]
+
+    def answer(request: Request) -> None:
+        request.refuse(*refusals[len(server.requests) - 1])
+
+    with Server(answer) as server:
+        kube = Kube.from_kubeconfig(server.kubeconfig(tmp_path))
+        with pytest.raises(errors.NotFound, match="no pod"):
+            kube.exec("p", ["true"])
+        assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("fault", ["500", "no response"])
+def test_a_program_that_may_have_started_is_not_started_again(tmp_path: Path, fault: str) -> None:
+    def answer(request: Request) -> None:
+        if fault == "500":
+            request.refuse(500, "InternalError", "error dialing backend")
+        else:
+            request.drop()
+
+    with Server(answer) as server:
+        kube = Kube.from_kubeconfig(server.kubeconfig(tmp_path))
+        with pytest.raises(errors.KubernetesError):
+            kube.exec("p", ["true"])
+        assert len(server.requests) == 1

@@ -382,6 +382,50 @@ def test_kubeconfigs_that_are_missing_or_wrong(tmp_path: Path, monkeypatch: pyte
     assert repr(Kube.from_kubeconfig()) == "Kube(context='scripted')"
 
 
+@pytest.mark.parametrize(
+    "server", [None, "", "10.0.0.1", "ftp://10.0.0.1", "https://", "https://[::1", "https://10.0.0.1:x", 5]
+)
+def test_an_address_that_is_none_is_refused_before_a_request(tmp_path: Path, server: Any) -> None:
+    path = tmp_path / "config"
+    path.write_text(json.dumps({**BARE, "clusters": [{"name": "c", "cluster": {"server": server} if server else {}}]}))
+    with pytest.raises(errors.InvalidInput, match="`server` of its cluster must be an address such as https://"):
+        Kube.from_kubeconfig(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "fields", "words"),
+    [
+        ("cluster", {"certificate-authority-data": "Zm9v"}, "certificate authority is not a certificate"),
+        ("user", {"client-certificate-data": "Zm9v", "client-key-data": "Zm9v"}, "certificate and key are not a pair"),
+    ],
+)
+def test_certificates_that_are_none_are_refused_before_a_request(
+    tmp_path: Path, part: str, fields: dict[str, str], words: str
+) -> None:
+    config = {
+        **BARE,
+        "clusters": [
+            {"name": "c", "cluster": {"server": "https://127.0.0.1:9", **(fields if part == "cluster" else {})}}
+        ],
+        "users": [{"name": "u", "user": fields if part == "user" else {}}],
+    }
+    path = tmp_path / "config"
+    path.write_text(json.dumps(config))
+    with pytest.raises(errors.InvalidInput, match=f"context 'x' of the kubeconfig cannot be used: its .*{words}"):
+        Kube.from_kubeconfig(path)
+
+
+BARE = {
+    "apiVersion": "v1",
+    "kind": "Config",
+    "current-context": "x",
+    "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:9"}}],
+    "users": [{"name": "u", "user": {}}],
+    "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+}
+"""A kubeconfig of a server that nobody connects to."""
+
+
 AS_JANE = {
     "token": "t0",
     "as": "jane",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from scripted import Request, Server
 
-from aksgpu import capacity, cluster, diagnose, errors, jobs, logs, plugin, waiting
+from aksgpu import capacity, cluster, diagnose, errors, jobs, logs, plugin, storage, waiting
 from aksgpu.kube import Kube
 
 KUBE_CALLS: dict[str, Callable[[cluster.Cluster], Any]] = {
@@ -39,7 +39,11 @@ KUBE_CALLS: dict[str, Callable[[cluster.Cluster], Any]] = {
     "diagnose.job": lambda aks: diagnose.job(aks, "j", namespace="default"),
     "diagnose.pod": lambda aks: diagnose.pod(aks, "p", namespace="default"),
     "logs.read": lambda aks: logs.read(aks, "p", namespace="default"),
+    "storage.create": lambda aks: storage.create(aks, "c"),
+    "storage.list": storage.list,
+    "storage.delete": lambda aks: storage.delete(aks, "c", timeout=1, progress=False),
     "kube.list": lambda aks: aks.kube.list("Pod"),
+    "kube.list of a kind that is looked up": lambda aks: aks.kube.list("Lease"),
     "kube.find": lambda aks: aks.kube.find("Pod", "p", "default"),
     "kube.get": lambda aks: aks.kube.get("Pod", "p", "default"),
     "kube.watch": lambda aks: next(aks.kube.watch("Pod", timeout=1), None),
@@ -67,13 +71,21 @@ def an_empty_object(request: Request) -> None:
     request.json({})
 
 
+def a_proxys_404(request: Request) -> None:
+    request.text("<html><body>Not Found</body></html>", 404, "text/html")
+
+
+def another_404(request: Request) -> None:
+    request.json({"error": "no such route"}, 404)
+
+
 def another_kind(request: Request) -> None:
     request.json({"kind": "Status", "apiVersion": "v1", "status": "Success", "metadata": {}})
 
 
 PATIENCE = 0.3
 """Seconds for which a call retries after a response that is cut off."""
-ANSWERS = [forbidden, a_login_page, cut_json, a_number, an_empty_object, another_kind]
+ANSWERS = [forbidden, a_login_page, a_proxys_404, another_404, cut_json, a_number, an_empty_object, another_kind]
 
 
 def outcome(answer: Callable[[Request], None], folder: Path, call: Callable[[cluster.Cluster], Any]) -> Any:

@@ -14,7 +14,7 @@ import json
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from azure.core.exceptions import AzureError as SdkError
 from azure.core.exceptions import ClientAuthenticationError, IncompleteReadError, ServiceResponseError
@@ -22,7 +22,7 @@ from azure.core.pipeline.policies import RetryPolicy
 
 from aksgpu.azure import resource_names
 from aksgpu.azure.deadline_transport import LAST_ATTEMPT
-from aksgpu.azure.sdk_errors import NoUsableResponse
+from aksgpu.azure.sdk_errors import ForeignResponse, NoUsableResponse
 from aksgpu.azure.throttling import (
     TRANSIENT,
     Limit,
@@ -59,6 +59,9 @@ _ATTEMPTS_BEFORE_BACKOFF = 6
 
 _MAX_DOUBLINGS = 10
 """Maximum number of times that a read timeout is doubled."""
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+"""HTTP statuses of redirects."""
 
 _MAX_CHARACTERS = 200
 """Characters of a response that an error shows."""
@@ -135,6 +138,9 @@ class DeadlineRetryPolicy(RetryPolicy):  # type: ignore[misc]  # the SDK is not 
         """Return a response that is usable, or a :class:`_Failure`."""
         http_response = response.http_response
         http_status = int(http_response.status_code)
+        other_host = _other_host(http_response)
+        if other_host:
+            raise ForeignResponse(f"it redirects to {other_host}")
         retry_after = self.get_retry_after(response)
         if http_status == 401:
             return _Failure("Azure requires a new login", 0.0, http_status, response=response)
@@ -147,8 +153,19 @@ class DeadlineRetryPolicy(RetryPolicy):  # type: ignore[misc]  # the SDK is not 
         if http_status < 300 and not _is_complete(http_response, is_read):
             if not is_read:
                 raise IncompleteReadError(f"the response with status {http_status} was cut off")
-            return _Failure(f"a response with status {http_status} that was cut off", wait, http_status)
+            is_json = http_response.text().lstrip()[:1] in ("", "{", "[")
+            problem = "was cut off" if is_json else "is not JSON"
+            return _Failure(f"a response with status {http_status} that {problem}", wait, http_status)
         return response
+
+
+def _other_host(response: Any) -> str:
+    """Return the host to which a response redirects, if it is not the one that was asked; otherwise an empty text."""
+    if response.status_code not in _REDIRECTS:
+        return ""
+    url = str(response.request.url)
+    target = urlsplit(urljoin(url, response.headers.get("Location", "")))
+    return target.netloc if target.netloc != urlsplit(url).netloc else ""
 
 
 def _is_read(request: Any) -> bool:

@@ -12,6 +12,8 @@ from typing import Any
 from azure.core.exceptions import DecodeError
 from azure.core.pipeline.policies import ContentDecodePolicy, SansIOHTTPPolicy
 
+from aksgpu.azure.sdk_errors import ForeignResponse
+
 __all__ = ["ResponseCheck"]
 
 _KNOWN_FIELDS = ("value", "id", "name", "properties", "status", "Items")
@@ -22,16 +24,23 @@ class ResponseCheck(SansIOHTTPPolicy):  # type: ignore[misc]  # the SDK is not t
     """A policy of the SDK's pipeline that checks the responses to GET requests."""
 
     def on_response(self, request: Any, response: Any) -> None:
-        """Raise DecodeError for a response with status 200 that has no field of Azure's responses."""
+        """Raise an error for a response with status 200 that is one, or has no field of Azure's responses.
+
+        Raises:
+            DecodeError: the response is an error.
+            ForeignResponse: the response is not Azure's.
+        """
         http_response = response.http_response
         if request.http_request.method != "GET" or http_response.status_code != 200:
             return
         body = response.context.get(ContentDecodePolicy.CONTEXT_NAME)
         if body is None:
             body = _decode(http_response)
+        if isinstance(body, Mapping) and "error" in body and "status" not in body:
+            raise DecodeError("the response is an error with status 200", response=http_response)
         problem = _problem(body)
         if problem:
-            raise DecodeError(f"the response is not Azure's: {problem}", response=http_response)
+            raise ForeignResponse(problem)
 
 
 def _decode(http_response: Any) -> Any:
@@ -45,8 +54,6 @@ def _problem(body: Any) -> str:
     """Return what is wrong with a body; empty if nothing is."""
     if not isinstance(body, Mapping):
         return "it is not a JSON object"
-    if "error" in body and "status" not in body:
-        return "it is an error with status 200"
     if not any(name in body for name in _KNOWN_FIELDS):
         return "it has none of the fields of a list or a resource"
     if "value" in body and not isinstance(body["value"], list):

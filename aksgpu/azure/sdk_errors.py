@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from azure.core.exceptions import AzureError as SdkError
 from azure.core.exceptions import ClientAuthenticationError, ServiceResponseError
 
 from aksgpu import errors
-from aksgpu.azure.error_parsing import recognise, shorten
+from aksgpu.azure.error_parsing import find_refusals, recognise, shorten
 from aksgpu.azure.refusal import LOGIN
 from aksgpu.common import connection_errors
 from aksgpu.errors import AzureError
 
-__all__ = ["NoUsableResponse", "translate"]
+__all__ = ["ForeignResponse", "NoUsableResponse", "translate"]
 
 _RETRY_AFTER_HEADERS = {
     "retry-after-ms": 0.001,
@@ -43,6 +44,10 @@ class NoUsableResponse(ServiceResponseError):  # type: ignore[misc]  # the SDK i
         self.seconds = seconds
 
 
+class ForeignResponse(SdkError):  # type: ignore[misc]  # the SDK is not type-checked here
+    """A response that did not come from Azure, such as the login page of a proxy. The message says what it was."""
+
+
 def translate(error: Exception, what: str = "") -> AzureError:
     """Return the exception of :mod:`aksgpu.errors` for an exception of the SDK. Raise it ``from`` the original.
 
@@ -54,15 +59,27 @@ def translate(error: Exception, what: str = "") -> AzureError:
         return error
     if isinstance(error, NoUsableResponse):
         return _unreachable(error, what)
+    if isinstance(error, ForeignResponse):
+        return _foreign(error, str(error.message), what)
     response = getattr(error, "response", None)
     if response is not None:
         http_status = getattr(response, "status_code", None)
         body = _body(response) or str(error)
+        if http_status == 404 and _has_text(response) and not any(each.code for each in find_refusals(body)):
+            # Azure gives a code. The page of a proxy must not look as if the resource did not exist.
+            return _foreign(error, "it has the status 404 and no error code", what, http_status)
         return recognise(body, http_status=http_status, what=what, retry_after=_retry_after(response))
     if isinstance(error, ClientAuthenticationError):
         text = shorten(str(getattr(error, "message", error)))
         return errors.AzureAuthError(f"{what}: {text}" if what else text, hint=LOGIN)
     return _unreachable(error, what)
+
+
+def _foreign(error: Exception, problem: str, what: str, http_status: int | None = None) -> AzureError:
+    """Return the error for a response that did not come from Azure."""
+    text = f"the response is not Azure's: {problem}"
+    hint = "Run the cell again. If the error persists, check whether a proxy changes Azure's responses."
+    return AzureError(f"{what}: {text}" if what else text, http_status=http_status, hint=hint, original=error)
 
 
 def _unreachable(error: Exception, what: str) -> errors.AzureUnreachable:
@@ -92,6 +109,13 @@ def _body(response: Any) -> object:
         return json.loads(response.text())
     except Exception:  # not JSON, or a stream that was never read: the caller uses the error's own text
         return None
+
+
+def _has_text(response: Any) -> bool:
+    try:
+        return bool(response.text().strip())
+    except Exception:  # a stream that was never read
+        return False
 
 
 def _retry_after(response: Any) -> float | None:

@@ -20,7 +20,7 @@ from aksgpu.kube.backoff import Backoff
 from aksgpu.kube.exec_stream import PROTOCOLS, ExecStream
 from aksgpu.kube.list_pages import ListPages
 from aksgpu.kube.port_forward import PortForward
-from aksgpu.kube.response_checks import checked_object, decoded
+from aksgpu.kube.response_checks import checked_field, checked_object, decoded
 from aksgpu.kube.transport import Stream, Transport
 from aksgpu.kube.watch import Watch
 from aksgpu.kube.websockets import ChannelSocket
@@ -494,7 +494,8 @@ class Kube:
     ) -> ExecStream:
         """Start a program in a container that runs, and return its streams.
 
-        The request is sent once: a program that may have started is not started again.
+        A program that may have started is not started again. The request is repeated only after a refusal that shows
+        that it did not: 429, and 403 before the server has read its roles.
 
         Args:
             pod: name of the pod.
@@ -525,7 +526,7 @@ class Kube:
         params += [("stdin", stdin), ("stdout", True), ("stderr", True)]
         if container is not None:
             params.append(("container", container))
-        return ExecStream(self._transport.open_websocket(path, params, PROTOCOLS), f"{words[0]} in pod {pod}")
+        return ExecStream(self._open_websocket(path, params, PROTOCOLS), f"{words[0]} in pod {pod}")
 
     def port_forward(self, pod: str, port: int, namespace: str | None = None, *, local_port: int = 0) -> PortForward:
         """Open a port of this machine whose connections lead to a port of a pod.
@@ -557,7 +558,13 @@ class Kube:
     def open_port(self, pod: str, port: int, namespace: str | None = None) -> ChannelSocket:
         """Open one connection to a port of a pod. :meth:`port_forward` uses it for each of its connections."""
         path = self._path("Pod", namespace, pod, "portforward", argument="pod")
-        return self._transport.open_websocket(path, [("ports", port)], port_forward.PROTOCOLS)
+        return self._open_websocket(path, [("ports", port)], port_forward.PROTOCOLS)
+
+    def _open_websocket(self, path: str, params: Sequence[tuple[str, Any]], protocols: Sequence[str]) -> ChannelSocket:
+        """Open a WebSocket. The request is repeated only while the server refuses it without doing anything."""
+        return retry_policy.call(
+            lambda _: self._transport.open_websocket(path, params, protocols), f"GET {path}", repeat_lost=False
+        )
 
     def request(
         self,
@@ -670,11 +677,12 @@ class Kube:
         if api_version:
             versions = [api_version]
         else:
-            groups = self.request("GET", "/apis")["groups"]
+            groups = checked_field(self.request("GET", "/apis"), "groups", "GET /apis")
             versions = ["v1", *(group["preferredVersion"]["groupVersion"] for group in groups)]
         for version in versions:
+            path = path_names.join(_root(version))
             try:
-                resources = self.request("GET", path_names.join(_root(version)))["resources"]
+                resources = checked_field(self.request("GET", path), "resources", f"GET {path}")
             except NotFound:
                 continue
             for resource in resources:

@@ -7,7 +7,7 @@ from aksgpu.errors import KubernetesError, Unreachable
 from aksgpu.kube.decoding import decode
 from aksgpu.kube.status_errors import UNREACHABLE_HINT
 
-__all__ = ["checked_list", "checked_object", "decoded"]
+__all__ = ["checked_field", "checked_list", "checked_object", "decoded"]
 
 
 def decoded(content: bytes, request: str) -> Object:
@@ -49,3 +49,11 @@ def checked_list(response: Object, request: str) -> Object:
     if not isinstance(items, list) or not isinstance(metadata, dict):
         raise KubernetesError(f"{request}: the response is not a list of Kubernetes objects")
     return {**response, "items": items}
+
+
+def checked_field(response: Object, field: str, request: str) -> list[Object]:
+    """Return a field of a response that must be a list of objects, as in the lists of API groups and resources."""
+    found = response.get(field)
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise KubernetesError(f"{request}: the response has no list of {field}")
+    return found

@@ -25,6 +25,9 @@ __all__ = ["STALE_HINT", "UNREACHABLE_HINT", "from_failure", "from_response", "f
 _LONGEST_TEXT = 500
 """Characters that an error shows of a response that is not a Status object."""
 
+_NO_PATH = "404 page not found"
+"""The API server's response if it does not serve a kind, or does not know a path."""
+
 STALE_HINT = (
     "The cluster may have been deleted or created again, or the credentials have expired. "
     "Get the cluster again with aks = cluster.get(azure, name, resource_group=...). "
@@ -42,8 +45,14 @@ def from_response(http_status: int, body: bytes) -> KubernetesError:
         status = json.loads(body)
     except ValueError:
         status = None
+    text = body.decode("utf-8", "replace").strip()[:_LONGEST_TEXT]
+    is_status = isinstance(status, dict) and status.get("kind") == "Status"
+    if http_status == 404 and text not in ("", _NO_PATH) and not is_status:
+        # The page of a proxy, or of another server at this address, must not look as if the object did not exist.
+        message = f"the response is not the API server's: status 404, {text}"
+        return KubernetesError(message, status={"code": http_status}, hint=STALE_HINT)
     if not isinstance(status, dict):
-        status = {"message": body.decode("utf-8", "replace").strip()[:_LONGEST_TEXT]}
+        status = {"message": text}
     return from_status({**status, "code": int(status.get("code") or http_status)})
 
 

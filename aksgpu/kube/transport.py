@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 from aksgpu import waiting
 from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput, KubernetesError, Unauthorized, Unreachable
-from aksgpu.kube import impersonation, kubeconfig, login, path_names, websockets
+from aksgpu.kube import impersonation, kubeconfig, login, path_names, server_address, websockets
 from aksgpu.kube.status_errors import UNREACHABLE_HINT, from_failure, from_response
 
 __all__ = ["Stream", "Transport"]
@@ -146,10 +146,12 @@ class Transport:
         acting_as = impersonation.headers(user, self.context)
         configuration = client.Configuration()
         try:
+            server_address.check(config, self.context)
             loader.load_kube_config_from_dict(
                 config, context=self.context, client_configuration=configuration, persist_config=False
             )
-        except (loader.ConfigException, OSError) as wrong:
+            server_address.check_certificates(configuration)
+        except (loader.ConfigException, OSError, ValueError) as wrong:
             raise InvalidInput(f"context {self.context!r} of the kubeconfig cannot be used: {wrong}") from wrong
         if self._refresh is not None:
             configuration.refresh_api_key_hook = None

@@ -130,7 +130,7 @@ def connect(
         raise _refusal(refused, where) from None
     except (websocket.WebSocketException, OSError) as failed:
         message = f"{where}: no connection ({type(failed).__name__}: {failed})"
-        raise Unreachable(message, hint=UNREACHABLE_HINT, unsent=True, original=failed) from None
+        raise Unreachable(message, hint=UNREACHABLE_HINT, original=failed) from None
     return ChannelSocket(connection, where)
 
 
@@ -140,7 +140,8 @@ def _refusal(refused: Any, where: str) -> KubernetesError:
     if isinstance(body, str):
         body = body.encode()
     if not body:
-        body = json.dumps({"message": f"{where}: the API server returned status {refused.status_code}"}).encode()
+        message = f"{where}: the API server returned status {refused.status_code}"
+        body = json.dumps({"kind": "Status", "message": message}).encode()
     return from_response(refused.status_code, body)
 
 

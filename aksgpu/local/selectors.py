@@ -87,6 +87,8 @@ def parse_labels(text: str) -> Matcher | None:
             raise bad_request(f"unable to parse requirement: found {text[position:]!r}, expected: identifier")
         position = match.end()
         tests.append(_requirement(match))
+    if tests and text.rstrip().endswith(","):
+        raise bad_request("found '', expected: identifier after ','")
     if not tests:
         return None
     return lambda labels: all(requirement_matches(op, labels.get(key), values) for key, op, values in tests)
@@ -104,11 +106,18 @@ def _requirement(match: re.Match[str]) -> tuple[str, str, tuple[str, ...]]:
         values = (match["value"],)
     problems = [f'<nil>: Invalid value: "{key}": {why}' for why in name_formats.qualified_name_problems(key)]
     for index, value in enumerate(values):
+        if operator in ("Gt", "Lt") and not _is_integer(value):
+            why = "for 'Gt', 'Lt' operators, the value must be an integer"
+            problems.append(f'values[{index}]: Invalid value: "{value}": {why}')
         for why in name_formats.label_value_problems(value):
             problems.append(f'values[{index}][{key}]: Invalid value: "{value}": {why}')
     if problems:
         raise bad_request(f"unable to parse requirement: {problems[0]}")
     return key, operator, values
+
+
+def _is_integer(text: str) -> bool:
+    return re.fullmatch(r"[-+]?[0-9]+", text) is not None
 
 
 _DEFAULT_FIELD_VALUES = {"spec.unschedulable": "false", "spec.hostNetwork": "false", "status.succeeded": "0"}

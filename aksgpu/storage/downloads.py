@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -22,7 +23,7 @@ from aksgpu.storage.helper_channel import Channel, ConnectionCut
 from aksgpu.storage.helper_pod import HelperPod, transfer
 from aksgpu.storage.helper_program import BLOCK, CHUNK, is_same, part_of
 from aksgpu.storage.local_files import Entry, Target
-from aksgpu.storage.transfer_progress import Meter, Transfer, escaped, resumable
+from aksgpu.storage.transfer_progress import Meter, Transfer, escaped, resumable, size_text
 from aksgpu.waiting import Timeout, Timer, check_timeout
 
 if TYPE_CHECKING:
@@ -162,8 +163,7 @@ def download(
     Raises:
         InvalidInput: an argument is not valid.
         NotFound: the claim, or the path in it, does not exist.
-        StorageError: a file cannot be read there, or its name leads out of the target.
-        OSError: a file cannot be written here.
+        StorageError: a file cannot be read there, its name leads out of the target, or it cannot be written here.
         Forbidden: you may not create Jobs or run programs in pods. The ``edit`` role of a namespace may.
         Unreachable: the connection broke and could not be opened again for five minutes.
         WaitTimeout: time ran out. The next call continues.
@@ -212,6 +212,17 @@ class _Download:
 
     def run(self, channel: Channel) -> None:
         """Get what is not here yet."""
+        try:
+            self._get(channel)
+        except OSError as error:
+            path = error.filename or self.path
+            raise StorageError(
+                f"{path} cannot be written: {error.strerror or error}",
+                hint="Free some space on its disk, correct its permissions, or choose another `to`. "
+                "The same call continues where this one ended.",
+            ) from error
+
+    def _get(self, channel: Channel) -> None:
         self.meter.start()
         channel.send({"t": "get", "path": self._source})
         base, entries = _read_entries(channel)
@@ -258,6 +269,13 @@ class _Download:
             offset = min(part.stat().st_size, entry.size) if is_part else 0
             needed += entry.size - offset
             wanted.append((index, offset))
+        free = shutil.disk_usage(self.path if self.path.is_dir() else self.path.parent).free
+        if needed > free:
+            sizes = f"{size_text(needed)} are needed, and {size_text(free)} are free"
+            raise StorageError(
+                f"{self.path} has too little space left: {sizes}",
+                hint="Free some space on its disk, or choose another `to`.",
+            )
         self.meter.files = len(self.files) - len(wanted)
         self.meter.total = self.meter.moved + needed
         return wanted

@@ -17,7 +17,7 @@ from aksgpu.common.default_image import default_image
 from aksgpu.common.kubernetes_objects import Object
 from aksgpu.diagnose import pod_diagnosis
 from aksgpu.errors import KubernetesError, NotFound, StorageError, Unreachable, WaitTimeout
-from aksgpu.kube import pod_facts
+from aksgpu.kube import pod_facts, retry_policy
 from aksgpu.kube.client import HasKube
 from aksgpu.kube.label_names import DO_NOT_EVICT
 from aksgpu.storage import helper_program
@@ -120,7 +120,8 @@ class HelperPod:
         pod = self._running_pod()
         try:
             command = _command("serve")
-            stream = self._aks.kube.exec(pod, command, self._namespace, container=_CONTAINER, stdin=True)
+            with deadline(min(self._timer.left, retry_policy.DEFAULT_TIMEOUT)):
+                stream = self._aks.kube.exec(pod, command, self._namespace, container=_CONTAINER, stdin=True)
             return Channel(stream, self.claim, self._timer)
         except (NotFound, Unreachable) as gone:
             raise ConnectionCut(gone.message, hint=gone.hint) from gone

@@ -83,7 +83,9 @@ class Script(Server):
         self.seen.append(Seen(request.command, path, request.query, request.headers, request.body))
         answer = self._answer_to(request.command, path)
         content = b""
-        if answer.body is not None:
+        if isinstance(answer.body, bytes):
+            content = answer.body
+        elif answer.body is not None:
             content = json.dumps(answer.body).replace("{base}", self.base_url).encode()
         request.send_response(answer.status)
         for name, value in answer.headers.items():

@@ -133,6 +133,19 @@ def test_a_download_does_not_write_through_a_link(tmp_path: Path) -> None:
     assert list(outside.iterdir()) == []
 
 
+def test_a_download_that_does_not_fit_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    with pytest.raises(errors.StorageError, match=r"target has too little space left: .* are needed, and .* are free"):
+        download(tmp_path / "target", [["large", "f", 0o644, 0, 10**18, ""]])
+    assert list((tmp_path / "target").iterdir()) == []
+
+
+def test_a_target_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(errors.StorageError, match=r"file/target cannot be written: Not a directory") as raised:
+        download(tmp_path / "file" / "target", [["a", "f", 0o644, 0, 4, ""]])
+    assert "choose another `to`" in raised.value.hint
+
+
 def test_devices_are_left_out(tmp_path: Path) -> None:
     assert download(tmp_path / "target", [["null", "s", 0o666, 0, 0, ""]]).left_out == ["null"]
     assert list((tmp_path / "target").iterdir()) == []

@@ -69,6 +69,11 @@ class ApiRequest(NamedTuple):
             return None
         return self.attributes.namespace or None
 
+    @property
+    def limit(self) -> int:
+        """The maximum number of objects in a list; 0 for all of them. Raises BadRequest."""
+        return max(request_bodies.query_int(self.request.query, "limit"), 0)
+
     def object_filter(self) -> selectors.ObjectFilter | None:
         """Return the request's selectors as a predicate, or None if they select everything."""
         query = self.request.query
@@ -166,17 +171,16 @@ class KubeApi:
 
     async def _list(self, call: ApiRequest) -> web.StreamResponse:
         query = call.request.query
-        version = request_bodies.query_int(query, "resourceVersion")
+        version = request_bodies.query_version(query)
         current = self._registry.store.revision
         if version > current:
             # The store may have been lost. The client must not get an older state without noticing it.
             raise version_too_large(version, current)
-        limit = request_bodies.query_int(query, "limit")
         token = query.get("continue", "")
         if request_bodies.wants_exact_version(query):
             token = continue_token(version)
         page = await self._registry.list_page(
-            call.kind.plural, call.namespace, call.object_filter(), limit=limit, token=token
+            call.kind.plural, call.namespace, call.object_filter(), limit=call.limit, token=token
         )
         metadata: Object = {"resourceVersion": page.resource_version}
         if page.token:
@@ -189,7 +193,7 @@ class KubeApi:
         query = call.request.query
         # The query is parsed first: an error cannot be returned once the stream has begun.
         object_filter = call.object_filter()
-        version = request_bodies.query_int(query, "resourceVersion")
+        version = request_bodies.query_version(query)
         seconds = request_bodies.query_int(query, "timeoutSeconds") or random.randint(1800, 3600)
         encode = event_encoder(call.form)
         if self._watch_count >= MAX_WATCHES:
@@ -305,9 +309,16 @@ class KubeApi:
 
     async def _deletecollection(self, call: ApiRequest) -> web.StreamResponse:
         delete_options, options = await request_bodies.read_delete_options(call.request)
-        plural = call.kind.plural
-        namespace = call.namespace
-        object_filter = call.object_filter()
-        entries = await self._registry.remove_collection(plural, namespace, object_filter, delete_options, options)
+        page = await self._registry.remove_collection(
+            call.kind.plural,
+            call.namespace,
+            call.object_filter(),
+            delete_options,
+            options,
+            limit=call.limit,
+            token=call.request.query.get("continue", ""),
+        )
         metadata = {"resourceVersion": str(self._registry.store.revision)}
-        return list_response(call.form, call.kind, entries, metadata)
+        if page.token:
+            metadata["continue"] = page.token
+        return list_response(call.form, call.kind, page.entries, metadata)

@@ -296,7 +296,7 @@ class Writer:
             return
         stored = old["metadata"]
         version = metadata.get("resourceVersion")
-        if version and version != stored["resourceVersion"]:
+        if version not in (None, "", "0") and version != stored["resourceVersion"]:
             raise conflict(kind.plural, name, STALE_MESSAGE, kind.group)
         deletion.check_precondition(kind, stored, "uid", "UID", metadata.get("uid"))
 

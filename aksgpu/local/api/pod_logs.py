@@ -59,9 +59,12 @@ def _log_options(query: Mapping[str, str], name: str) -> Object:
     numbers = {"since_seconds": "sinceSeconds", "tail_lines": "tailLines", "limit_bytes": "limitBytes"}
     causes = Causes()
     for field, parameter in numbers.items():
-        options[field] = query_int(query, parameter) if query.get(parameter) else None
-        if options[field] == 0 and parameter != "tailLines":
-            causes.invalid(parameter, 0, "must be greater than 0")
+        number = query_int(query, parameter) if query.get(parameter) else None
+        options[field] = number
+        smallest = 0 if parameter == "tailLines" else 1
+        if number is not None and number < smallest:
+            bound = "greater than 0" if smallest else "greater than or equal to 0"
+            causes.invalid(parameter, number, f"must be {bound}")
     since = query.get("sinceTime")
     if since and options["since_seconds"] is not None:
         causes.forbidden("sinceSeconds", "only one of `sinceTime` or `sinceSeconds` may be specified")

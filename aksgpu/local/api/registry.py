@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -19,7 +19,7 @@ from aksgpu.local import api_data, objects
 from aksgpu.local.api import schema
 from aksgpu.local.api.mutations import Change, WriteOptions, Writer
 from aksgpu.local.api.patch import json_patch, merge_patch, strategic_patch
-from aksgpu.local.api.reads import Reader
+from aksgpu.local.api.reads import Page, Reader
 from aksgpu.local.api.store import Entry, Key, Store
 from aksgpu.local.kinds import Kind, get_kind
 from aksgpu.local.objects import APPLY_PATCH, MERGE_PATCH, Object, Objects, Request, WatchEvent
@@ -161,17 +161,20 @@ class Registry(Reader, Objects):
         match: ObjectFilter | None,
         delete_options: Object,
         options: WriteOptions,
-    ) -> Sequence[Entry]:
-        """Delete all objects that match, and return them as they were.
+        *,
+        limit: int = 0,
+        token: str = "",
+    ) -> Page:
+        """Delete all objects that match, or one page of them, and return them as they were.
 
-        ``delete_options`` is a DeleteOptions object.
+        ``delete_options`` is a DeleteOptions object. ``limit`` and ``token`` choose the page, as in a list.
         """
-        page = await self.list_page(resource, namespace, match)
+        page = await self.list_page(resource, namespace, match, limit=limit, token=token)
         for entry in page.entries:
             if self.store.get(resource, entry.key) is not None:
                 self._writer.delete(entry.kind, entry.key, delete_options, options)
         await self.store.durable(self.store.revision)
-        return page.entries
+        return page
 
     def _options(self) -> WriteOptions:
         return WriteOptions(manager=self._manager)

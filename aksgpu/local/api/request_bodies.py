@@ -38,6 +38,8 @@ _OBJECTS = (_JSON, _YAML, _PROTOBUF)
 _PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 _KEY_END = re.compile(rb'"\s*:')
 """The end of a key in JSON."""
+_INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
+_VERSION = re.compile(r"[0-9]{1,18}")
 
 
 async def read_body(request: web.Request) -> bytes:
@@ -126,6 +128,8 @@ def write_options(request: web.Request, name: str, *, apply: bool = False) -> Wr
         causes.too_long("fieldManager", 128)
     if apply and not manager:
         causes.required("fieldManager", "is required for apply patch")
+    if name == "PatchOptions" and not apply and "force" in query:
+        causes.forbidden("force", "may not be specified for non-apply patch")
     causes.raise_if_any(Type("meta.k8s.io", "v1", name))
     agent = request.headers.get("User-Agent", "").partition("/")[0][:128]
     options = WriteOptions(
@@ -146,10 +150,18 @@ def with_dry_run(options: WriteOptions, dry_run: Any, name: str = "DeleteOptions
 
 
 def query_int(query: Mapping[str, str], key: str) -> int:
-    """Return a number in the query, or 0 if it is absent; raises BadRequest."""
+    """Return a number in the query, which may be negative, or 0 if it is absent; raises BadRequest."""
     text = query.get(key, "") or "0"
-    if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise bad_request(f'invalid {key} "{text}": strconv.ParseUint: parsing "{text}": invalid syntax')
+    if not _INTEGER.fullmatch(text):
+        raise bad_request(f'invalid {key} "{text}": strconv.ParseInt: parsing "{text}": invalid syntax')
+    return int(text)
+
+
+def query_version(query: Mapping[str, str]) -> int:
+    """Return the resourceVersion in the query, or 0 if it is absent; raises BadRequest."""
+    text = query.get("resourceVersion", "") or "0"
+    if not _VERSION.fullmatch(text):
+        raise bad_request(f'invalid resourceVersion "{text}": strconv.ParseUint: parsing "{text}": invalid syntax')
     return int(text)
 
 
@@ -169,7 +181,11 @@ def wants_exact_version(query: Mapping[str, str]) -> bool:
     if "sendInitialEvents" in query:
         causes.forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list")
     causes.raise_if_any(Type("meta.k8s.io", "v1", "ListOptions"))
-    return match == "Exact"
+    is_version = query_version(query) > 0
+    if is_version and query.get("continue"):
+        raise bad_request("specifying resource version is not allowed when using continue")
+    # Without a match, Kubernetes takes the version of a list with a limit for an exact one.
+    return match == "Exact" or (not match and is_version and query_int(query, "limit") > 0)
 
 
 def wants_initial_events(query: Mapping[str, str]) -> bool | None:

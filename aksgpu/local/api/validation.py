@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from aksgpu.common import quantities
 from aksgpu.local import api_data, name_formats
+from aksgpu.local.api.deletion import FOREGROUND, ORPHAN
 from aksgpu.local.api.status_causes import Causes
 from aksgpu.local.kinds import Kind
 from aksgpu.local.objects import Object
@@ -27,6 +28,9 @@ def validate(kind: Kind, obj: Object, given: Causes) -> Causes:
     """Return the problems of an object, including those that were found while its fields were decoded (``given``)."""
     causes = Causes()
     name = obj["metadata"].get("name", "")
+    prefix = obj["metadata"].get("generateName") or ""
+    for problem in name_formats.format_problems(kind.name_format, _masked(prefix)) if prefix else ():
+        causes.invalid("metadata.generateName", prefix, problem)
     if not name:
         causes.required("metadata.name", "name or generateName is required")
     else:
@@ -35,6 +39,9 @@ def validate(kind: Kind, obj: Object, given: Causes) -> Causes:
     # The status is written by controllers and is not checked.
     causes.found += [each for each in given.found if not each["field"].startswith("status.")]
     _owner_references(obj["metadata"].get("ownerReferences", []), causes)
+    finalizers = obj["metadata"].get("finalizers") or []
+    if {ORPHAN, FOREGROUND} <= set(finalizers):
+        causes.invalid("metadata.finalizers", finalizers, f"finalizer {ORPHAN} and {FOREGROUND} cannot be both set")
     match kind.plural:
         case "jobs":
             _job(obj, causes)
@@ -47,11 +54,19 @@ def validate(kind: Kind, obj: Object, given: Causes) -> Causes:
     return causes
 
 
+def _masked(prefix: str) -> str:
+    """Return a prefix of names with a letter in place of the hyphen at its end, as Kubernetes checks it."""
+    return f"{prefix[:-2]}a" if prefix.endswith("-") and len(prefix) > 1 else prefix
+
+
 def _owner_references(references: list[Object], causes: Causes) -> None:
     controllers = [f"{each.get('kind')}/{each.get('name')}" for each in references if each.get("controller")]
     if len(controllers) > 1:
         why = 'Only one reference can have Controller set to true. Found "true" in references for'
         causes.invalid("metadata.ownerReferences", references, f"{why} {' and '.join(controllers[:2])}")
+    for each in references:
+        if (each.get("apiVersion"), each.get("kind")) == ("v1", "Event"):
+            causes.invalid("metadata.ownerReferences", each, "/v1, Kind=Event is disallowed from being an owner")
 
 
 def _priority_class(priority_class: Object, name: str, causes: Causes) -> None:

@@ -91,6 +91,14 @@ async def test_a_pod_waits_for_its_grace_period_after_its_finalizers(registry: R
     assert await absent(registry, "pods", "p")
 
 
+async def test_a_negative_grace_period_is_one_second(registry: Registry, pod: Object) -> None:
+    await bound(registry, pod)
+    marked = await registry.delete("pods", "p", "default", grace_period_seconds=-1)
+    assert marked["metadata"]["deletionGracePeriodSeconds"] == 1
+    await registry.delete("pods", "p", "default", grace_period_seconds=0)
+    assert await absent(registry, "pods", "p")
+
+
 async def test_a_huge_grace_period_is_limited(registry: Registry, pod: Object) -> None:
     pod["spec"] |= {"nodeName": "n", "terminationGracePeriodSeconds": 10**17}
     await registry.create("pods", pod, "default")
@@ -152,7 +160,7 @@ async def test_collections(registry: Registry) -> None:
         await registry.create("configmaps", {"metadata": {"name": name, "labels": {"team": team}}}, "default")
     match = object_filter(get_kind("configmaps"), "team=x", "")
     gone = await registry.remove_collection("configmaps", "default", match, {}, WriteOptions())
-    assert [entry.key[1] for entry in gone] == ["a", "c"]
+    assert [entry.key[1] for entry in gone.entries] == ["a", "c"]
     assert [each["metadata"]["name"] for each in (await registry.list("configmaps"))[0]] == ["b"]
 
 

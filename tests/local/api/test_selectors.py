@@ -31,7 +31,10 @@ def test_label_selectors(text: str, chosen: set[str]) -> None:
     assert {name for name, each in labels.items() if match(each)} == chosen
 
 
-@pytest.mark.parametrize("text", ["a in b", "=a", "a in (b", "a,,b", "()", "-a", "a=b/c", "a in (b,-)", "!a/b/c"])
+@pytest.mark.parametrize(
+    "text",
+    ["a in b", "=a", "a in (b", "a,,b", "a=b,", "()", "-a", "a=b/c", "a in (b,-)", "!a/b/c", "a>b", "a<1.5", "a>"],
+)
 def test_invalid_label_selectors(text: str) -> None:
     with pytest.raises(StatusError) as raised:
         selectors.parse_labels(text)

@@ -115,7 +115,7 @@ def test_container_selection(server: Server) -> None:
 @pytest.mark.parametrize(
     ("query", "code"),
     [
-        ("tailLines=-1", 400),
+        ("tailLines=-1", 422),
         ("limitBytes=0", 422),
         ("sinceSeconds=0", 422),
         ("tailLines=x", 400),

@@ -14,6 +14,8 @@ from .conftest import DEV, Server
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 MERGE = "application/merge-patch+json"
+EVENT = {"apiVersion": "v1", "kind": "Event", "name": "e", "uid": "1"}
+BOTH = ["orphan", "foregroundDeletion"]
 
 
 def config_map(name: str, **data: str) -> dict[str, Any]:
@@ -117,6 +119,22 @@ def test_pages_add_up_to_the_list(server: Server) -> None:
     assert all(set(item) <= {"metadata", "data"} for item in page["items"])
 
 
+def test_a_collection_is_deleted_up_to_its_limit(server: Server) -> None:
+    for name in ("x1", "x2", "x3"):
+        server.send("POST", MAPS, {"metadata": {"name": name, "labels": {"page": "x"}}})
+    first = server.send("DELETE", f"{MAPS}?labelSelector=page&limit=1").json
+    assert [each["metadata"]["name"] for each in first["items"]] == ["x1"]
+    left = server.send("GET", f"{MAPS}?labelSelector=page").json["items"]
+    assert [each["metadata"]["name"] for each in left] == ["x2", "x3"]
+    rest = server.send("DELETE", f"{MAPS}?labelSelector=page&continue={first['metadata']['continue']}").json
+    assert [each["metadata"]["name"] for each in rest["items"]] == ["x2", "x3"]
+    assert "continue" not in rest["metadata"]
+
+
+def test_a_negative_limit_is_no_limit(server: Server) -> None:
+    assert len(server.send("GET", f"{MAPS}?limit=-1").json["items"]) >= 5
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -188,6 +206,19 @@ def test_a_list_at_an_exact_version(server: Server) -> None:
     exact = f"{MAPS}?limit=2&resourceVersion={version}&resourceVersionMatch="
     assert server.send("GET", exact + "Exact").json == before
     assert server.send("GET", exact + "NotOlderThan").json["items"][1]["metadata"]["name"] == "aa"
+    assert server.send("DELETE", f"{MAPS}/aa").status == 200
+
+
+def test_a_version_with_a_limit_is_exact(server: Server) -> None:
+    before = server.send("GET", f"{MAPS}?limit=2").json
+    version = before["metadata"]["resourceVersion"]
+    assert server.send("POST", MAPS, config_map("aa")).status == 201
+    assert server.send("GET", f"{MAPS}?limit=2&resourceVersion={version}").json == before
+    token = before["metadata"]["continue"]
+    refused = server.send("GET", f"{MAPS}?limit=2&resourceVersion={version}&continue={token}")
+    assert refused.status == 400
+    assert refused.json["message"] == "specifying resource version is not allowed when using continue"
+    assert server.send("GET", f"{MAPS}?limit=2&resourceVersion=0&continue={token}").status == 200
     assert server.send("DELETE", f"{MAPS}/aa").status == 200
 
 
@@ -285,6 +316,13 @@ def test_wrong_namespace(server: Server, body: dict[str, Any], message: str) -> 
     assert (response.status, response.json["message"]) == (400, message)
 
 
+def test_an_update_with_version_zero_is_unconditional(server: Server) -> None:
+    body = {"metadata": {"name": "b", "resourceVersion": "0"}, "data": {"k": "1"}}
+    assert server.send("PUT", f"{MAPS}/b", body).status == 200
+    body["metadata"] = {"name": "b", "resourceVersion": "1"}
+    assert server.send("PUT", f"{MAPS}/b", body).status == 409
+
+
 def test_names_must_agree(server: Server) -> None:
     response = server.send("PUT", f"{MAPS}/a", config_map("b"))
     assert (response.status, response.json["reason"]) == (400, "BadRequest")
@@ -320,6 +358,33 @@ def test_malformed_patches(server: Server) -> None:
 def test_invalid_options(server: Server, query: str, message: str) -> None:
     response = server.send("POST", f"{MAPS}?{query}", config_map("never"))
     assert (response.status, response.json["message"]) == (422, f'CreateOptions.meta.k8s.io "" is invalid: {message}')
+
+
+@pytest.mark.parametrize(
+    ("metadata", "field", "why"),
+    [
+        ({"generateName": "AB-"}, "generateName", "a lowercase RFC 1123 subdomain must consist of"),
+        ({"generateName": "a" * 300}, "generateName", "must be no more than 253"),
+        ({"ownerReferences": [EVENT]}, "ownerReferences", "/v1, Kind=Event is disallowed from being an owner"),
+        ({"finalizers": BOTH}, "finalizers", "finalizer orphan and foregroundDeletion cannot be both set"),
+    ],
+)
+def test_metadata_that_kubernetes_refuses(server: Server, metadata: dict[str, Any], field: str, why: str) -> None:
+    name = {} if "generateName" in metadata else {"name": "never"}
+    response = server.send("POST", MAPS, {"metadata": {**name, **metadata}})
+    assert response.status == 422
+    causes = [each for each in response.json["details"]["causes"] if each["field"] == f"metadata.{field}"]
+    assert len(causes) == 1 and why in causes[0]["message"]
+
+
+def test_a_prefix_of_names_may_end_with_a_hyphen(server: Server) -> None:
+    assert server.send("POST", f"{MAPS}?dryRun=All", {"metadata": {"generateName": "run-"}}).status == 201
+
+
+def test_only_an_apply_patch_can_be_forced(server: Server) -> None:
+    response = server.send("PATCH", f"{MAPS}/a?force=true", {"data": {}}, content_type=MERGE)
+    message = "force: Forbidden: may not be specified for non-apply patch"
+    assert (response.status, response.json["message"]) == (422, f'PatchOptions.meta.k8s.io "" is invalid: {message}')
 
 
 def test_dry_run_stores_nothing(server: Server) -> None:

@@ -62,6 +62,11 @@ def test_a_watch_from_a_version_sends_only_later_events(server: Server) -> None:
     assert set(events[2]["object"]) == {"kind", "apiVersion", "metadata"}
 
 
+def test_a_negative_timeout_ends_a_watch_at_once(server: Server) -> None:
+    response = server.send("GET", f"{MAPS}?watch=true&timeoutSeconds=-1")
+    assert (response.status, response.body) == (200, b"")
+
+
 def test_a_version_in_the_future_waits(server: Server) -> None:
     assert watch(server, "resourceVersion=999999999") == []
 
