@@ -15,6 +15,7 @@ from aksgpu.common.default_image import default_image
 from aksgpu.common.gpu_size_table import table
 from aksgpu.errors import InvalidInput
 from aksgpu.jobs import job_arguments
+from aksgpu.kube import path_names
 from aksgpu.payload.packing import MODES, own_python
 from aksgpu.payload.requirements import NONE, Packages, from_file, from_list
 from aksgpu.waiting import Timeout, check_timeout
@@ -159,7 +160,7 @@ class ExecutorOptions:
             env=_variables("env", env),
             secrets=values,
             secret_names=names,
-            image_pull_secrets=_names("image_pull_secrets", image_pull_secrets),
+            image_pull_secrets=_secret_names("image_pull_secrets", image_pull_secrets),
             cpu=job_arguments.cpu(cpu) or "",
             memory=job_arguments.memory(memory) or "",
             shm=job_arguments.memory(shm, "shm") or "",
@@ -167,20 +168,20 @@ class ExecutorOptions:
             retries=job_arguments.count("retries", retries),
             mode=_mode(mode, version),
             name="" if name is None else check_name(name),
-            namespace="" if namespace is None else job_arguments.namespace(namespace),
-            service_account=_object_name("service_account", service_account),
+            namespace="" if namespace is None else path_names.check_namespace(namespace),
+            service_account=_object_name("service_account", "ServiceAccount", service_account),
             node_selector=job_arguments.pairs("node_selector", node_selector),
             vm_size=_vm_size(vm_size),
             gpu_model=_gpu_model(gpu_model),
             spot=None if spot is None else job_arguments.flag("spot", spot),
-            queue=_object_name("queue", queue),
-            priority=_object_name("priority", priority),
+            queue=_object_name("queue", "LocalQueue", queue),
+            priority=_object_name("priority", "PriorityClass", priority),
             resources=_resources(resources),
             root=_directory("root", root),
             include=tuple(job_arguments.texts("include", include) or ()),
             workdir=_absolute("workdir", workdir),
             volumes=_volumes(volumes),
-            out=_object_name("out", out),
+            out=_object_name("out", "PersistentVolumeClaim", out),
         )
 
 
@@ -188,7 +189,7 @@ def check_name(value: object, argument: str = "name") -> str:
     """Return a name for a Job whose pods have host names of their own."""
     if isinstance(value, str) and len(value) <= LONGEST_NAME and _NAME.fullmatch(value):
         return value
-    letters = re.sub(r"[^a-z0-9]+", "-", str(value)[:1000].lower()).strip("-") if isinstance(value, str) else ""
+    letters = path_names.proposed(value, LONGEST_NAME)
     if letters and not letters[0].isalpha():
         letters = f"job-{letters}"
     proposal = letters[:LONGEST_NAME].strip("-") or "training-1"
@@ -290,19 +291,19 @@ def _secrets(value: object) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return values by variable, and the names of existing Secrets."""
     if value is None or isinstance(value, Mapping):
         return _variables("secrets", value), ()
-    return {}, _names("secrets", value)
+    return {}, _secret_names("secrets", value)
 
 
-def _names(argument: str, values: object) -> tuple[str, ...]:
+def _secret_names(argument: str, values: object) -> tuple[str, ...]:
     if values is None:
         return ()
     if isinstance(values, str):
         values = [values]
-    return tuple(_object_name(argument, each) for each in job_arguments.texts(argument, values) or ())
+    return tuple(_object_name(argument, "Secret", each) for each in job_arguments.texts(argument, values) or ())
 
 
-def _object_name(argument: str, value: object) -> str:
-    return "" if value is None else job_arguments.job_name(value, argument, new=False)
+def _object_name(argument: str, kind: str, value: object) -> str:
+    return "" if value is None else path_names.check_name(kind, value, argument)
 
 
 # Amounts
@@ -393,5 +394,5 @@ def _volumes(values: object) -> dict[str, str]:
                 + ("it has a ':'" if ":" in target else f"{taken or '/'} is in use"),
                 hint=f'For example volumes={{"/data": {claim!r}}}.',
             )
-        found[target] = _object_name("volumes", claim)
+        found[target] = _object_name("volumes", "PersistentVolumeClaim", claim)
     return found

@@ -13,7 +13,7 @@ from aksgpu.errors import Forbidden, InvalidInput, KubernetesError, NotFound
 from aksgpu.jobs import job_arguments
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.job_status import JobStatus
-from aksgpu.kube import pod_facts
+from aksgpu.kube import path_names, pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.waiting import deadline
@@ -100,7 +100,7 @@ def list(aks: HasKube, *, namespace: str | None = None, all_namespaces: bool = F
     check_cluster(aks)
     job_arguments.flag("all_namespaces", all_namespaces)
     if namespace is not None:
-        job_arguments.namespace(namespace)
+        path_names.check_namespace(namespace)
         if all_namespaces:
             raise InvalidInput(
                 f"`namespace` must be None with `all_namespaces=True`, got {namespace!r}",

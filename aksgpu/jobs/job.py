@@ -44,7 +44,7 @@ from aksgpu.jobs.job_status import JobStatus
 from aksgpu.jobs.live_manifest import manifest_of
 from aksgpu.jobs.state_explanation import StateExplanation
 from aksgpu.jobs.watchers import notifies_watcher
-from aksgpu.kube import pod_facts
+from aksgpu.kube import path_names, pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.kube.label_names import COMPLETION_INDEX
@@ -119,8 +119,8 @@ class Job:
     def __init__(self, aks: HasKube, name: str, *, namespace: str | None = None) -> None:
         check_cluster(aks)
         self.cluster = aks
-        self.name = job_arguments.job_name(name, new=False)
-        self.namespace = aks.kube.namespace if namespace is None else job_arguments.namespace(namespace)
+        self.name = path_names.check_name("Job", name)
+        self.namespace = aks.kube.namespace if namespace is None else path_names.check_namespace(namespace)
         self.applied: tuple[str, ...] = ()
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ from aksgpu.errors import InvalidInput
 from aksgpu.jobs import job_arguments
 from aksgpu.jobs.apply_rules import GENERATED_NAME
 from aksgpu.jobs.manifest_diff import quantities_as_text
+from aksgpu.kube import path_names
 from aksgpu.kube.client import Object
 from aksgpu.kube.node_facts import gpus_of
 
@@ -43,9 +44,9 @@ def _check_metadata(metadata: Any) -> None:
         raise InvalidInput(
             f"`metadata.name` must be given, got `generateName` {shown(metadata['generateName'])}", hint=GENERATED_NAME
         )
-    job_arguments.job_name(metadata.get("name"), "metadata.name")
+    job_arguments.new_job_name(metadata.get("name"), "metadata.name")
     if metadata.get("namespace") is not None:
-        job_arguments.namespace(metadata["namespace"], "metadata.namespace")
+        path_names.check_namespace(metadata["namespace"], "metadata.namespace")
     for key in ("labels", "annotations"):
         values = metadata.get(key) or {}
         if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):

@@ -28,6 +28,7 @@ __all__ = [
     "check_path",
     "check_path_segment",
     "check_plural",
+    "check_rule",
     "check_subresource",
     "join",
     "proposed",
@@ -94,27 +95,27 @@ def check_name(kind: str, value: object, argument: str = "name") -> str:
     Raises:
         InvalidInput: the name is not valid; the message says what a valid name is, and the hint proposes one.
     """
-    return _checked(_RULES.get(kind, SUBDOMAIN), value, argument, f"the name of a {kind}")
+    return check_rule(_RULES.get(kind, SUBDOMAIN), value, argument, f"the name of a {kind}")
 
 
 def check_namespace(value: object, argument: str = "namespace") -> str:
     """Return the name of a namespace if it is valid; otherwise raise InvalidInput."""
-    return _checked(LABEL, value, argument, "the name of a namespace")
+    return check_rule(LABEL, value, argument, "the name of a namespace", example="default")
 
 
 def check_container(value: object, argument: str = "container") -> str:
     """Return the name of a container if it is valid; otherwise raise InvalidInput."""
-    return _checked(LABEL, value, argument, "the name of a container")
+    return check_rule(LABEL, value, argument, "the name of a container")
 
 
 def check_subresource(value: object, argument: str = "subresource") -> str:
     """Return a subresource such as ``status`` if it is valid; otherwise raise InvalidInput."""
-    return _checked(LABEL, value, argument, "a subresource such as 'status'")
+    return check_rule(LABEL, value, argument, "a subresource such as 'status'")
 
 
 def check_plural(value: object, argument: str = "plural") -> str:
     """Return a resource's plural such as ``jobs`` if it is valid; otherwise raise InvalidInput."""
-    return _checked(LABEL, value, argument, "a resource such as 'jobs'")
+    return check_rule(LABEL, value, argument, "a resource such as 'jobs'")
 
 
 def check_kind(value: object, argument: str = "kind") -> str:
@@ -142,7 +143,7 @@ def check_api_version(value: object, argument: str = "apiVersion") -> str:
 
 def check_path_segment(value: object, argument: str = "name") -> str:
     """Return text that is one segment of a path, for any kind; otherwise raise InvalidInput."""
-    return _checked(PATH_SEGMENT, value, argument, "one segment of a path")
+    return check_rule(PATH_SEGMENT, value, argument, "one segment of a path")
 
 
 def join(segments: Iterable[str]) -> str:
@@ -185,13 +186,25 @@ def proposed(value: object, longest: int = LABEL.longest) -> str:
     return words.strip("-")[:longest].strip("-")
 
 
-def _checked(rule: Rule, value: object, argument: str, what: str) -> str:
+def check_rule(rule: Rule, value: object, argument: str, what: str, *, example: str = "training-1") -> str:
+    """Return a name if it follows a rule.
+
+    Args:
+        rule: the rule.
+        value: the name.
+        argument: the caller's argument, for the error.
+        what: what the name is for, such as ``the name of a Job``.
+        example: a valid name, for a value that no valid name resembles.
+
+    Raises:
+        InvalidInput: the name is not valid; the message has the rule, and the hint a valid name.
+    """
     if isinstance(value, str) and len(value) <= rule.longest and rule.pattern.fullmatch(value):
         return value
     better = proposed(value, min(rule.longest, LABEL.longest))
     raise InvalidInput(
         f"`{argument}` must be {what} ({rule.text}), got {shown(value)}",
-        hint=f"Use {better!r}, for example." if better else "For example: 'training-1'.",
+        hint=f"For example {argument}={better or example!r}.",
     )
 
 
