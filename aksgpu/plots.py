@@ -245,7 +245,7 @@ def with_gpu(
 
     Returns:
         The figure. Each GPU has a thin line, and their mean has a thick one. What is not known is written into its
-        axes, and nothing is drawn for it. Of a run shorter than five seconds, the metrics are drawn over the steps or
+        axes, and nothing is drawn for it. For a run shorter than five seconds, the metrics are drawn over the steps or
         epochs, and the rest is written: GPUs are sampled every five seconds, and prices are exact to one second.
 
     Raises:

@@ -208,7 +208,7 @@ class Executor:
         layout is kept: the script runs in the directory that corresponds to the working directory of this process. The
         executor's ``root`` is the project's directory.
 
-        Of an included directory, these are left out: version control, virtual environments, caches, and files that
+        These are left out of an included directory: version control, virtual environments, caches, and files that
         usually hold credentials, such as ``.env``. A file that ``include`` names directly is always sent.
 
         Args:

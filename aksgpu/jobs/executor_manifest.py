@@ -1,4 +1,4 @@
-"""The Job manifest of an Executor's run. It knows nothing of what the payload does."""
+"""The Job manifest of an Executor's run. It does not depend on what the payload does."""
 
 from __future__ import annotations
 

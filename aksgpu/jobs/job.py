@@ -727,8 +727,8 @@ class Job:
     def why(self) -> Diagnosis:
         """Explain the Job's current state, and what to do: see :mod:`aksgpu.diagnose`.
 
-        Of a Job that runs, it also says whether its GPU was not used for ten minutes, and whether the program trains on
-        the CPU although the Job has a GPU.
+        For a Job that runs, it also says whether its GPU was not used for ten minutes, and whether the program trains
+        on the CPU although the Job has a GPU.
         """
         diagnosis = self._explain()
         try:

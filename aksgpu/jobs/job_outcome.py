@@ -112,7 +112,7 @@ def read_outcome(aks: HasKube, job: Object, pods: list[Object]) -> Record | None
     ended = [pod for pod in pods if pod_facts.ended(pod)]
     succeeded = [pod for pod in ended if pod["status"]["phase"] == "Succeeded"]
     candidates = succeeded
-    # Of a complete Job, the pod that succeeded may be gone, and one of an earlier attempt still there.
+    # The pod that completed the Job may be gone while one of an earlier attempt is still there.
     if not succeeded and JobStatus.from_objects(job, None).phase != "Complete":
         candidates = ended[-1:]
     found = next((pod for pod in reversed(candidates) if _text_of(pod)), None)
