@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from aksgpu.errors import AlreadyExists, KubernetesError
+from aksgpu.jobs.executor_arguments import LONGEST_NAME
 from aksgpu.jobs.executor_manifest import MAIN, build_manifest, owned_secret
-from aksgpu.jobs.executor_options import LONGEST_NAME, ExecutorOptions
+from aksgpu.jobs.executor_options import ExecutorOptions
 from aksgpu.jobs.gpu_tolerations import node_share, read_nodes, tolerate_gpu_nodes
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.output_claim import require_claims, warn_of_lost_results
