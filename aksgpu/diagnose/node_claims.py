@@ -31,23 +31,20 @@ _GPU_WORDS = ("nvidia.com/gpu", "karpenter.azure.com/sku-gpu", "sku-family")
 
 _QUOTA = Cure(
     "Azure refuses the machine for lack of quota. Ask for more quota, or allow other sizes in the NodePool's "
-    "requirements: "
-    "sizes.gpu_sizes(aks.azure, aks.location) shows where quota is left.",
+    "requirements: sizes.gpu_sizes(aks.azure, aks.location) shows where quota is left.",
     "from aksgpu import sizes\nsizes.gpu_sizes(aks.azure, aks.location)",
     "az vm list-usage --location LOCATION -o table\nkubectl describe nodeclaims.karpenter.sh",
     "Ask the cloud for more quota, or allow other sizes in the NodePool's requirements.",
 )
 _CAPACITY = Cure(
     "Azure has no capacity for the sizes that the NodePool allows. Allow more sizes, zones or on-demand machines in "
-    "its "
-    "requirements (karpenter.sh/capacity-type); node auto-provisioning tries others by itself.",
+    "its requirements (karpenter.sh/capacity-type); node auto-provisioning tries others by itself.",
     'aks.kube.request("GET", "/apis/karpenter.sh/v1/nodepools")',
     "kubectl edit nodepools.karpenter.sh NODEPOOL\nkubectl describe nodeclaims.karpenter.sh",
 )
 _CLAIM = Cure(
     "Look at the NodeClaim: kubectl describe nodeclaims.karpenter.sh shows what its machine lacks. Deleting it makes "
-    "node "
-    "auto-provisioning try again.",
+    "node auto-provisioning try again.",
     'aks.kube.request("GET", "/apis/karpenter.sh/v1/nodeclaims")',
     "kubectl describe nodeclaims.karpenter.sh\nkubectl get events --all-namespaces --field-selector "
     "involvedObject.kind=NodeClaim",

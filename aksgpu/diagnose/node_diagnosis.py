@@ -18,9 +18,8 @@ from aksgpu.kube.taint_kinds import TaintKind, meaning
 __all__ = ["diagnose_node", "node", "node_problem"]
 
 _NOT_READY = Cure(
-    "Look at why the kubelet does not report: kubectl describe node NODE. A new node becomes ready after some minutes; "
-    "one "
-    "that stays like this must be replaced: delete it, and its pool adds another one.",
+    "Look at why the kubelet does not report: kubectl describe node NODE. A new node becomes ready after some "
+    "minutes; one that stays like this must be replaced: delete it, and its pool adds another one.",
     "from aksgpu import capacity\ncapacity.nodes(aks)",
     "kubectl describe node NODE\n"
     "az aks nodepool delete-machines --resource-group GROUP --cluster-name CLUSTER --nodepool-name POOL "
@@ -34,8 +33,7 @@ _CORDONED = Cure(
 )
 _NO_PLUGIN = Cure(
     "plugin.install(aks) installs the device plugin; plugin.status(aks) shows it on each GPU node. A managed GPU pool "
-    "has it "
-    "as a service of the node, and a new node needs some minutes.",
+    "has it as a service of the node, and a new node needs some minutes.",
     "from aksgpu import plugin\nplugin.status(aks)\nplugin.install(aks)",
     "kubectl get daemonsets --all-namespaces | grep device-plugin",
 )
@@ -99,8 +97,7 @@ def diagnose_node(reader: ClusterReader, obj: Object) -> Diagnosis:
         if unknown:
             verdict = (
                 f"Node {facts.name} is ready: nothing is known to be wrong. The node problem detector has not "
-                f"determined "
-                f"{', '.join(unknown)}."
+                f"determined {', '.join(unknown)}."
             )
         return Diagnosis(verdict, "", rows)
     return _explain(reader, facts, problem, rows)

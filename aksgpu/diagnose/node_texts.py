@@ -193,8 +193,7 @@ NODE_TEXTS = (
         "taken away",
         cure=Cure(
             "Save a checkpoint, and let the Job run again on another node: with backoffLimit above 0 the Job "
-            "controller "
-            "does so by itself.",
+            "controller does so by itself.",
             "from aksgpu import capacity\ncapacity.nodes(aks)",
             "kubectl describe node NODE",
         ),

@@ -124,20 +124,17 @@ _COMMAND = Cure(
 )
 _NODE = Cure(
     "capacity.nodes(aks) shows the nodes; Kubernetes starts the pod elsewhere after five minutes. diagnose.node(aks, "
-    "'NODE') "
-    "shows what the node lacks.",
+    "'NODE') shows what the node lacks.",
     'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
     "kubectl describe node NODE",
 )
 _PULL = Cure(
-    "The message is not one of those that are known here. Check the image's name and tag. A private registry needs its "
-    "pull "
-    "secret, or az aks update --name CLUSTER --resource-group GROUP --attach-acr REGISTRY.",
+    "The message is not one of those that are known here. Check the image's name and tag. A private registry needs "
+    "its pull secret, or az aks update --name CLUSTER --resource-group GROUP --attach-acr REGISTRY.",
     edit_job('pod["containers"][0]["image"] = "REGISTRY/NAME:TAG"'),
     "docker manifest inspect IMAGE",
-    "The message is not one of those that are known here. Check the image's name and tag. A private registry needs its "
-    "pull "
-    "secret.",
+    "The message is not one of those that are known here. Check the image's name and tag. A private registry needs "
+    "its pull secret.",
 )
 _RUN_AGAIN = Cure(
     "Run it again.",
@@ -166,8 +163,7 @@ _FAILED_POD_CURES = {
     ),
     "UnexpectedAdmissionError": Cure(
         "The node could not give the pod what it had advertised: plugin.status(aks) and diagnose.node(aks, 'NODE') "
-        "show its "
-        "GPUs. Run it again.",
+        "show its GPUs. Run it again.",
         'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
         "kubectl describe node NODE",
     ),
@@ -359,8 +355,7 @@ def _being_started(reader: ClusterReader, obj: Object, rows: Rows, events: list[
 
 _LOOK = Cure(
     "It takes longer than any image should. Look at the node and the pod's events; with a very large image use "
-    "artifact "
-    "streaming, a smaller image, or a larger OS disk, whose speed grows with its size.",
+    "artifact streaming, a smaller image, or a larger OS disk, whose speed grows with its size.",
     'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
     "kubectl describe pod POD --namespace NAMESPACE\nkubectl describe node NODE",
 )

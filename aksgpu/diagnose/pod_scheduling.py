@@ -41,15 +41,13 @@ _WAIT_FOR_SCHEDULER = Cure(
 )
 _NO_SCHEDULER = Cure(
     "The scheduler has not reported anything for minutes. Look at the pods in kube-system, and at the pod's events: "
-    "kubectl "
-    "describe pod POD --namespace NAMESPACE.",
+    "kubectl describe pod POD --namespace NAMESPACE.",
     'aks.kube.list("Pod", "kube-system")',
     "kubectl describe pod POD --namespace NAMESPACE\nkubectl get pods --namespace kube-system",
 )
 _OTHER_SCHEDULER = Cure(
     "Leave schedulerName out of the manifest, so that the default scheduler places the pod, or install that scheduler "
-    "and "
-    "look at its log.",
+    "and look at its log.",
     edit_job('pod.pop("schedulerName", None)'),
     "kubectl get pods --all-namespaces | grep -i scheduler\n" + EDIT_JOB_SHELL,
 )

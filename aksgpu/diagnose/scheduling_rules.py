@@ -372,8 +372,7 @@ def _node_named(cure: Cure, kind: ObstacleKind) -> Callable[[Situation], Cure]:
 
 _RESTART_PLUGIN = Cure(
     "Restart the device plugin on NODE, which reads the state of the GPUs again; if they stay unhealthy, replace the "
-    "node: "
-    "diagnose.node(aks, 'NODE') and plugin.status(aks) show what is wrong with them.",
+    "node: diagnose.node(aks, 'NODE') and plugin.status(aks) show what is wrong with them.",
     'from aksgpu import diagnose, plugin\ndiagnose.node(aks, "NODE")\nplugin.status(aks)',
     "kubectl rollout restart daemonset/nvidia-device-plugin-daemonset --namespace gpu-resources\nkubectl describe node "
     "NODE",
