@@ -14,7 +14,7 @@ from aksgpu.diagnose.diagnosis import Diagnosis, Rows
 from aksgpu.diagnose.events import event_rows, events_about, preemptions
 from aksgpu.diagnose.kueue_workloads import explain_queued
 from aksgpu.diagnose.pod_diagnosis import diagnose_pod
-from aksgpu.kube import pod_facts
+from aksgpu.kube import job_facts, pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.logs.job_logs import job_pods
@@ -74,7 +74,7 @@ def explain_with(reader: ClusterReader, obj: Object, remembered: Diagnosis | Non
 
 def _diagnose_job(reader: ClusterReader, obj: Object, remembered: Diagnosis | None) -> Diagnosis:
     name = obj["metadata"]["name"]
-    conditions = _true_conditions(obj)
+    conditions = job_facts.true_conditions(obj)
     if "Complete" in conditions:
         return _complete(reader, obj)
     if "Failed" in conditions:
@@ -96,12 +96,6 @@ def _diagnose_job(reader: ClusterReader, obj: Object, remembered: Diagnosis | No
     if newest["spec"].get("nodeName") or not _lost_pods(obj, pods):
         return diagnosis
     return _after_preemption(reader, obj, diagnosis)
-
-
-def _true_conditions(obj: Object) -> dict[str, Condition]:
-    """Return the Job's conditions that are true, by type."""
-    conditions = (obj.get("status") or {}).get("conditions") or ()
-    return {condition["type"]: condition for condition in conditions if condition["status"] == "True"}
 
 
 def _complete(reader: ClusterReader, obj: Object) -> Diagnosis:

@@ -164,11 +164,8 @@ def read_whole_outcome(aks: HasKube, job: Object, pods: list[Object]) -> Record 
 
 def _text_of(pod: Object) -> str:
     """Return the text of the record in a pod's termination message; empty if it has none."""
-    for entry in (pod.get("status") or {}).get("containerStatuses") or ():
-        if entry["name"] == MAIN:
-            message = ((entry.get("state") or {}).get("terminated") or {}).get("message") or ""
-            return records.record_text(str(message))
-    return ""
+    ended = pod_facts.container_state(pod, MAIN).get("terminated") or {}
+    return records.record_text(str(ended.get("message") or ""))
 
 
 def _whole_text(aks: HasKube, pod: Object, key: bytes) -> str:

@@ -13,6 +13,8 @@ __all__ = [
     "STUCK",
     "UNPULLABLE",
     "State",
+    "container_runs",
+    "container_state",
     "containers",
     "disruption",
     "ended",
@@ -69,6 +71,20 @@ def containers(status: Object) -> tuple[Object, ...]:
     Sidecars are init containers and end after the containers, so their state matters less.
     """
     return (*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ()))
+
+
+def container_state(pod: Object, name: str) -> Object:
+    """Return the state of a container that is not an init container; empty if the pod has none of this name yet."""
+    for entry in (pod.get("status") or {}).get("containerStatuses") or ():
+        if entry["name"] == name:
+            found: Object = entry.get("state") or {}
+            return found
+    return {}
+
+
+def container_runs(pod: Object, name: str) -> bool:
+    """Return whether a container that is not an init container runs."""
+    return "running" in container_state(pod, name)
 
 
 def _container_states(status: Object) -> Iterator[State]:
