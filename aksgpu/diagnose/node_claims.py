@@ -140,10 +140,8 @@ def claim_problem(claim: Object) -> tuple[str, Cure, str] | None:
         return f"{what}: {message}. Azure refuses the machine for lack of quota.", _QUOTA, "no quota for a NodeClaim"
     if _NO_CAPACITY.search(message):
         return f"{what}: {message}. Azure has no capacity.", _CAPACITY, "no capacity for a NodeClaim"
-    if failed.get("status") == "Unknown" or _is_young(claim):
-        created = moment_of(metadata.get("creationTimestamp"))
-        if created is None or datetime.now(UTC) - created < _TIME:
-            return None
+    if _is_young(claim):
+        return None
     return f"{what}: {message or 'no reason is given'}.", _CLAIM, "a NodeClaim that does not become ready"
 
 
@@ -158,6 +156,7 @@ def _first_false(claim: Object) -> Mapping[str, Any] | None:
 
 
 def _is_young(claim: Object) -> bool:
+    """Return whether a NodeClaim may still become ready without an intervention."""
     created = moment_of(claim["metadata"].get("creationTimestamp"))
     return created is not None and datetime.now(UTC) - created < _TIME
 

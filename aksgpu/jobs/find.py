@@ -13,6 +13,7 @@ from aksgpu.errors import Forbidden, InvalidInput, KubernetesError, NotFound
 from aksgpu.jobs import job_arguments
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.job_status import JobStatus
+from aksgpu.jobs.state_explanation import EXPLAINED_PHASES
 from aksgpu.kube import path_names, pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
@@ -34,8 +35,6 @@ _LIST_COLUMNS = {
     "image": "string",
     "why": "string",
 }
-_EXPLAINED = ("Pending", "Suspended", "Failed")
-"""Phases of Jobs that are explained."""
 _MOST_EXPLAINED = 10
 """Jobs that are explained: the newest."""
 _EXPLAINING = 20.0
@@ -135,7 +134,7 @@ def _row(job: Object) -> dict[str, object]:
 
 def _explain(aks: HasKube, found: builtins.list[Object], rows: builtins.list[dict[str, object]]) -> None:
     """Add the verdicts of the newest Jobs that do not run. What cannot be found out in time stays NA."""
-    waiting = [number for number, row in enumerate(rows) if row["phase"] in _EXPLAINED]
+    waiting = [number for number, row in enumerate(rows) if row["phase"] in EXPLAINED_PHASES]
     reader = ClusterReader(aks)
     with deadline(_EXPLAINING), contextlib.suppress(KubernetesError):
         for number in reversed(waiting[-_MOST_EXPLAINED:]):
