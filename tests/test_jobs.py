@@ -851,7 +851,7 @@ LONG = "x" * 80
         ({"gpus": True}, "`gpus` must be an integer, 0 or more, got True", "gpus=1"),
         ({"gpus": "2"}, "gpus", "gpus="),
         ({"retries": 1.5}, "retries", "retries="),
-        ({"replace": "no"}, "`replace` must be True or False, got 'no'", "replace=True"),
+        ({"replace": "no"}, "`replace` must be True, False or None, got 'no'", "replace=True"),
         ({"tolerate": 0}, "`tolerate` must be True or False", "tolerate="),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",

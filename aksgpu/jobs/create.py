@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aksgpu.common.arguments import flag
 from aksgpu.errors import AlreadyExists
 from aksgpu.jobs import job_arguments
 from aksgpu.jobs.apply_rules import REPLACE
@@ -237,9 +238,8 @@ def _create_or_return(
         replace: as for :func:`apply`.
         others: the other objects of the manifest, which are applied first.
     """
-    job_arguments.flag("tolerate", tolerate)
-    if replace is not None:
-        job_arguments.flag("replace", replace)
+    flag("tolerate", tolerate)
+    flag("replace", replace, optional=True)
     metadata = manifest["metadata"]
     if namespace is not None:
         metadata["namespace"] = path_names.check_namespace(namespace)

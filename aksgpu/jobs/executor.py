@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from aksgpu.common.arguments import shown
+from aksgpu.common.arguments import flag, shown
 from aksgpu.errors import InvalidInput, KubernetesError
 from aksgpu.jobs import executor_arguments, job_arguments
 from aksgpu.jobs.call_parameters import parameters, script_parameters
@@ -135,6 +135,7 @@ class Executor:
     ) -> None:
         check_cluster(aks)
         executor_arguments.refuse_several_nodes(nodes, processes)
+        flag("spot", spot, optional=True)
         version, interpreter = executor_arguments.python(python)
         secret_values, secret_names = executor_arguments.secrets(secrets)
         self.cluster = aks
@@ -160,7 +161,7 @@ class Executor:
             node_selector=job_arguments.pairs("node_selector", node_selector),
             vm_size=executor_arguments.vm_size(vm_size),
             gpu_model=executor_arguments.gpu_model(gpu_model),
-            spot=None if spot is None else job_arguments.flag("spot", spot),
+            spot=spot,
             queue=executor_arguments.object_name("queue", "LocalQueue", queue),
             priority=executor_arguments.object_name("priority", "PriorityClass", priority),
             resources=executor_arguments.resources(resources),

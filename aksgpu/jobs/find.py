@@ -6,11 +6,11 @@ import builtins
 import contextlib
 from typing import TYPE_CHECKING
 
+from aksgpu.common.arguments import flag
 from aksgpu.common.frames import frame
 from aksgpu.diagnose.cluster_reader import ClusterReader
 from aksgpu.diagnose.job_diagnosis import explain_with
 from aksgpu.errors import Forbidden, InvalidInput, KubernetesError, NotFound
-from aksgpu.jobs import job_arguments
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.jobs.state_explanation import EXPLAINED_PHASES
@@ -97,7 +97,7 @@ def list(aks: HasKube, *, namespace: str | None = None, all_namespaces: bool = F
         >>> jobs.list(aks)  # doctest: +SKIP
     """
     check_cluster(aks)
-    job_arguments.flag("all_namespaces", all_namespaces)
+    flag("all_namespaces", all_namespaces)
     if namespace is not None:
         path_names.check_namespace(namespace)
         if all_namespaces:

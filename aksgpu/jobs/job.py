@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aksgpu import history, storage
+from aksgpu.common.arguments import flag
 from aksgpu.common.frames import frame
 from aksgpu.diagnose import job_diagnosis, pod_diagnosis
 from aksgpu.diagnose.diagnosis import Diagnosis
@@ -29,7 +30,6 @@ from aksgpu.errors import (
 from aksgpu.history import StoredRun
 from aksgpu.jobs import (
     gpu_samples,
-    job_arguments,
     job_cancellation,
     job_outcome,
     output_claim,
@@ -294,7 +294,7 @@ class Job:
         Example:
             >>> job.result(timeout="1h")  # doctest: +SKIP
         """
-        job_arguments.flag("raw", raw)
+        flag("raw", raw)
         record = self._outcome(timeout, progress)
         error = self._exception_of(record)
         lost = job_outcome.lost_files(record)

@@ -22,7 +22,6 @@ from aksgpu.kube import path_names
 __all__ = [
     "count",
     "cpu",
-    "flag",
     "image",
     "memory",
     "new_job_name",
@@ -64,13 +63,6 @@ _QUANTITY_LISTS = ("limits", "requests", "overhead")
 """Fields of a manifest that hold quantities by resource name."""
 _BYTE_RESOURCES = ("memory", "ephemeral-storage", "storage", "sizeLimit")
 """Resources that are counted in bytes."""
-
-
-def flag(argument: str, value: object) -> bool:
-    """Return True or False."""
-    if isinstance(value, bool):
-        return value
-    raise InvalidInput(f"`{argument}` must be True or False, got {shown(value)}", hint=f"Write {argument}=True.")
 
 
 def count(argument: str, value: object) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from aksgpu.common.arguments import integer, shown
+from aksgpu.common.arguments import flag, integer, shown
 from aksgpu.errors import InvalidInput
 from aksgpu.kube import path_names
 from aksgpu.manifests.convert import as_jobs
@@ -69,11 +69,7 @@ def device_plugin(version: Version = "current", *, pass_device_specs: bool = Fal
     Raises:
         InvalidInput: the version does not exist, or ``pass_device_specs`` is not a boolean.
     """
-    if not isinstance(pass_device_specs, bool):
-        raise InvalidInput(
-            f"`pass_device_specs` must be True or False, got {shown(pass_device_specs)}",
-            hint="Write pass_device_specs=True.",
-        )
+    flag("pass_device_specs", pass_device_specs)
     objects = _load("device-plugin", version)
     if pass_device_specs:
         daemon_set = objects[-1]

@@ -95,7 +95,7 @@ def download(target: Path, entries: list[list[Any]]) -> _Download:
             frames += [({"t": "open", "i": index}, b""), ({"t": "data"}, b"evil")]
             frames += [({"t": "close", "i": index, "size": 4, "sha256": digest}, b"")]
     frames.append(({"t": "end"}, b""))
-    job = _Download("", target, None, Meter(Progress("test", show=False)))
+    job = _Download("", target, Meter(Progress("test", show=False)))
     job.run(Channel(ScriptedStreams(*frames), "data"))
     return job
 
