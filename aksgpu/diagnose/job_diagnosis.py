@@ -90,7 +90,7 @@ def _diagnose_job(reader: ClusterReader, obj: Object, remembered: Diagnosis | No
     if not alive:
         return _between_pods(reader, obj, pods, about_to_fail="FailureTarget" in conditions)
     if len(alive) > 1:
-        return _several_pods(reader, obj, pods, alive)
+        return _several_pods(reader, pods, alive)
     newest = alive[-1]
     diagnosis = diagnose_pod(reader, newest)
     if newest["spec"].get("nodeName") or not _lost_pods(obj, pods):
@@ -133,7 +133,7 @@ def _suspended(reader: ClusterReader, obj: Object) -> Diagnosis:
     )
 
 
-def _several_pods(reader: ClusterReader, obj: Object, pods: list[Object], alive: list[Object]) -> Diagnosis:
+def _several_pods(reader: ClusterReader, pods: list[Object], alive: list[Object]) -> Diagnosis:
     """Explain a Job with several pods that have not ended: by the first that failed, or by one that does not run."""
     failed = [pod for pod in pods if _has_failed(pod) and not pod_facts.ended_by_deletion(pod, _failure_of(pod))]
     if failed:

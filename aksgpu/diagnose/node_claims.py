@@ -56,14 +56,11 @@ _WAIT = Cure(
 )
 
 
-def explain(
-    reader: ClusterReader, pod: Object, rows: Rows, events: list[Event], *, has_gpu_node: bool
-) -> Diagnosis | None:
+def explain(reader: ClusterReader, rows: Rows, events: list[Event], *, has_gpu_node: bool) -> Diagnosis | None:
     """Explain a pod for which node auto-provisioning adds a node, or cannot; None if the cluster does not use it.
 
     Args:
         reader: reads the cluster.
-        pod: the Pod object.
         rows: the evidence that is known already.
         events: the pod's events, newest last.
         has_gpu_node: whether the cluster has a node that the pod could use.

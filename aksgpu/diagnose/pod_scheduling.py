@@ -74,7 +74,7 @@ def explain_unscheduled(reader: ClusterReader, pod: Object, rows: Rows, events: 
     situation = _situation(reader, pod)
     reader.know(POOL=situation.pool)
     rows = rows + _node_rows(reader, situation)
-    claimed = node_claims.explain(reader, pod, rows, events, has_gpu_node=bool(situation.candidates))
+    claimed = node_claims.explain(reader, rows, events, has_gpu_node=bool(situation.candidates))
     if claimed is not None:
         return claimed
     return _with_events(reader, _explain(reader, situation, rows, events), situation, events)
@@ -155,7 +155,7 @@ def _explain(reader: ClusterReader, situation: Situation, rows: Rows, events: li
     rule = first_rule(situation)
     if rule is None:
         verdict = f"The pod is not scheduled: {message or _NOT_TRIED}"
-        name, cure = _cure_for_message(reader, situation, message)
+        name, cure = _cure_for_message(situation, message)
         return _pending(reader, situation, verdict, cure, rows, name)
     if rule.name == UNHEALTHY and not _has_plugin(reader, _nodes_with(situation, {ObstacleKind.UNHEALTHY})):
         # The kubelet reports no healthy GPU also when the plugin has gone.
@@ -267,7 +267,7 @@ def _add_gpu_node(situation: Situation) -> Cure:
     )
 
 
-def _cure_for_message(reader: ClusterReader, situation: Situation, message: str) -> tuple[str, Cure]:
+def _cure_for_message(situation: Situation, message: str) -> tuple[str, Cure]:
     """Return the cause and what to do about the scheduler's message, if no rule applies."""
     if not message:
         return _not_looked_at(situation.pod)

@@ -477,7 +477,7 @@ class MetricsReader:
         if step is not None and bar is None:
             stream.context.position = None
         if step is None:
-            step, kind = self._step(kind, epoch, names[0], stream)
+            step, kind = self._step(epoch, names[0], stream)
         if bar is None:
             self._step_kinds[kind] += 1
             self._rows.append(self._order, stream.place, time, step, epoch, names, values)
@@ -509,7 +509,7 @@ class MetricsReader:
             pending.order, stream.place, pending.time, pending.step, pending.epoch, names, values.values()
         )
 
-    def _step(self, kind: str, epoch: float, first: str, stream: _Stream) -> tuple[int, str]:
+    def _step(self, epoch: float, first: str, stream: _Stream) -> tuple[int, str]:
         """Return the step of a row that has none: that of the line before, or otherwise a count."""
         position = stream.context.position
         if position is not None and position[2] == stream.context.epoch:
