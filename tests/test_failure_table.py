@@ -149,7 +149,7 @@ def test_texts_that_several_rows_could_claim(text: str, name: str) -> None:
         "",
     ],
 )
-def test_ordinary_output_is_no_failure(text: str) -> None:
+def test_ordinary_output_is_not_a_failure(text: str) -> None:
     assert from_log(text) is None
 
 

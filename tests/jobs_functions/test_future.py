@@ -141,6 +141,6 @@ def test_as_completed_gives_jobs_in_the_order_of_their_end(cpu: jobs.Executor, t
 
 
 @pytest.mark.parametrize("wrong", [[1], "job", [None]])
-def test_as_completed_refuses_what_is_no_job(wrong: object) -> None:
+def test_as_completed_refuses_other_objects_than_jobs(wrong: object) -> None:
     with pytest.raises(errors.InvalidInput, match="must be a list of Jobs"):
         jobs.as_completed(wrong)  # type: ignore[arg-type]  # what is tested

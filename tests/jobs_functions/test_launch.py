@@ -194,7 +194,7 @@ def test_a_wrong_name_gets_one_that_is_valid(aks: Cluster) -> None:
     assert jobs.Executor(aks, name=proposal).options.name == proposal
 
 
-def test_what_is_no_function_is_refused(cpu: jobs.Executor) -> None:
+def test_an_object_that_is_not_a_function_is_refused(cpu: jobs.Executor) -> None:
     with pytest.raises(errors.InvalidInput, match="`fn` must be a function"):
         cpu.submit(5)  # type: ignore[arg-type]  # what is tested
 

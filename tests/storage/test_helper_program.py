@@ -260,7 +260,7 @@ def test_a_file_that_changes_during_the_upload_is_not_taken(tmp_path: Path) -> N
     assert not (claim / "file").exists()
 
 
-def test_a_program_that_is_no_helper_is_refused() -> None:
+def test_a_program_other_than_the_helper_is_refused() -> None:
     streams = ScriptedStreams()
     streams._pieces = [b"Welcome to this machine\n"]
     with pytest.raises(errors.StorageError, match="does not understand"):
