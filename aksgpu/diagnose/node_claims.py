@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from aksgpu.common import times
 from aksgpu.diagnose.cluster_reader import ClusterReader
 from aksgpu.diagnose.cures import Cure
 from aksgpu.diagnose.diagnosis import Diagnosis, Rows
-from aksgpu.diagnose.events import Event, moment_of
+from aksgpu.diagnose.events import Event
 from aksgpu.diagnose.scheduling_texts import AUTOSCALER_TEXTS
 from aksgpu.errors import NoScaleUp, PodPending
 from aksgpu.kube.client import Object
@@ -154,7 +155,7 @@ def _first_false(claim: Object) -> Mapping[str, Any] | None:
 
 def _is_young(claim: Object) -> bool:
     """Return whether a NodeClaim may still become ready without an intervention."""
-    created = moment_of(claim["metadata"].get("creationTimestamp"))
+    created = times.parse(claim["metadata"].get("creationTimestamp"))
     return created is not None and datetime.now(UTC) - created < _TIME
 
 

@@ -8,11 +8,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from aksgpu.common import times
 from aksgpu.diagnose import gpu_failures, program_log
 from aksgpu.diagnose.cluster_reader import ClusterReader
 from aksgpu.diagnose.cures import EDIT_JOB_SHELL, RUN_AGAIN, Cure, edit_job
 from aksgpu.diagnose.diagnosis import Diagnosis, Rows
-from aksgpu.diagnose.events import Event, event_rows, events_about, moment_of
+from aksgpu.diagnose.events import Event, event_rows, events_about
 from aksgpu.diagnose.exit_codes import meaning_of
 from aksgpu.diagnose.failure_text import Failure
 from aksgpu.diagnose.kueue_workloads import explain_queued
@@ -365,7 +366,7 @@ def _scheduled_at(obj: Object) -> datetime | None:
     """Return when the pod got its node; None if that is not known."""
     for condition in (obj.get("status") or {}).get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "True":
-            return moment_of(condition.get("lastTransitionTime"))
+            return times.parse(condition.get("lastTransitionTime"))
     return None
 
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from aksgpu.capacity import Usage
+from aksgpu.common import times
 from aksgpu.diagnose import node_claims, pod_volumes, provisioning_requests
 from aksgpu.diagnose.cluster_reader import ClusterReader
 from aksgpu.diagnose.cures import EDIT_JOB_SHELL, Cure, edit_job
 from aksgpu.diagnose.diagnosis import Diagnosis, Rows
-from aksgpu.diagnose.events import Event, moment_of
+from aksgpu.diagnose.events import Event
 from aksgpu.diagnose.placement import ObstacleKind, obstacles
 from aksgpu.diagnose.scheduling_events import DEFAULT_POOL, read_event
 from aksgpu.diagnose.scheduling_rules import NO_PLUGIN, UNHEALTHY, Situation, first_rule, first_user
@@ -290,7 +291,7 @@ def _with_count(cure: Cure, count: int) -> Cure:
 
 def _not_looked_at(pod: Object) -> tuple[str, Cure]:
     """Return what to do if the scheduler has not reported anything. With an old pod, somebody must look."""
-    created = moment_of(pod["metadata"].get("creationTimestamp"))
+    created = times.parse(pod["metadata"].get("creationTimestamp"))
     if created is None or datetime.now(UTC) - created < _FIRST_LOOK:
         return "the scheduler has not looked yet", _WAIT_FOR_SCHEDULER
     return "the scheduler does not report", _NO_SCHEDULER

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from aksgpu.common import times
 from aksgpu.errors import KubernetesError
 from aksgpu.kube import job_facts, pod_facts
 from aksgpu.kube.client import HasKube, Object
@@ -60,12 +61,9 @@ def _failure(aks: HasKube, job: Object, condition: Mapping[str, Any]) -> str:
 
 def _time_ago(timestamp: object) -> str:
     """Return a timestamp of the API server's as a time span, such as ``3 minutes ago``."""
-    try:
-        then = datetime.fromisoformat(str(timestamp))
-    except ValueError:
+    then = times.parse(timestamp)
+    if then is None:
         return "at an unknown time"
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
     elapsed = datetime.now(UTC) - then
     return f"{_duration(elapsed.total_seconds())} ago"
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, NamedTuple
 
+from aksgpu.common import times
 from aksgpu.common.kubernetes_objects import Object
 from aksgpu.kube.node_facts import gpus_of
 
@@ -145,19 +146,11 @@ def ended_by_deletion(pod: Object, failure: Object) -> bool:
         failure: the container's ``terminated`` state.
     """
     metadata = pod["metadata"]
-    deadline = _moment(metadata.get("deletionTimestamp"))
-    finished = _moment(failure.get("finishedAt"))
+    deadline = times.parse(metadata.get("deletionTimestamp"))
+    finished = times.parse(failure.get("finishedAt"))
     if deadline is None or finished is None:
         return False
     return finished >= deadline - timedelta(seconds=float(metadata.get("deletionGracePeriodSeconds") or 0))
-
-
-def _moment(stamp: Any) -> datetime | None:
-    """Return a timestamp of the API server as datetime; None if it is missing or invalid."""
-    try:
-        return datetime.fromisoformat(str(stamp)) if stamp else None
-    except ValueError:
-        return None
 
 
 def restarts(pod: Object) -> int:
