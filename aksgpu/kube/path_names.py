@@ -103,32 +103,32 @@ def check_namespace(value: object, argument: str = "namespace") -> str:
     return check_rule(LABEL, value, argument, "the name of a namespace", example="default")
 
 
-def check_container(value: object, argument: str = "container") -> str:
+def check_container(value: object) -> str:
     """Return the name of a container if it is valid; otherwise raise InvalidInput."""
-    return check_rule(LABEL, value, argument, "the name of a container")
+    return check_rule(LABEL, value, "container", "the name of a container")
 
 
-def check_subresource(value: object, argument: str = "subresource") -> str:
+def check_subresource(value: object) -> str:
     """Return a subresource such as ``status`` if it is valid; otherwise raise InvalidInput."""
-    return check_rule(LABEL, value, argument, "a subresource such as 'status'")
+    return check_rule(LABEL, value, "subresource", "a subresource such as 'status'")
 
 
-def check_plural(value: object, argument: str = "plural") -> str:
+def check_plural(value: object) -> str:
     """Return a resource's plural such as ``jobs`` if it is valid; otherwise raise InvalidInput."""
-    return check_rule(LABEL, value, argument, "a resource such as 'jobs'")
+    return check_rule(LABEL, value, "plural", "a resource such as 'jobs'")
 
 
-def check_kind(value: object, argument: str = "kind") -> str:
+def check_kind(value: object) -> str:
     """Return a kind such as ``Job`` if it is valid; otherwise raise InvalidInput."""
     if isinstance(value, str) and _KIND.fullmatch(value):
         return value
     raise InvalidInput(
-        f"`{argument}` must be a Kubernetes kind (letters and digits), got {shown(value)}",
+        f"`kind` must be a Kubernetes kind (letters and digits), got {shown(value)}",
         hint="A kind is written as in a manifest, such as 'Job' or 'ConfigMap'.",
     )
 
 
-def check_api_version(value: object, argument: str = "apiVersion") -> str:
+def check_api_version(value: object) -> str:
     """Return an API version such as ``batch/v1`` if it is valid; otherwise raise InvalidInput."""
     if isinstance(value, str):
         group, slash, version = value.rpartition("/")
@@ -136,14 +136,14 @@ def check_api_version(value: object, argument: str = "apiVersion") -> str:
         if _VERSION.fullmatch(version) and (not slash or group_is_valid):
             return value
     raise InvalidInput(
-        f"`{argument}` must be 'VERSION' or 'GROUP/VERSION', got {shown(value)}",
+        f"`apiVersion` must be 'VERSION' or 'GROUP/VERSION', got {shown(value)}",
         hint="For a Job it is 'batch/v1', for a Pod 'v1'.",
     )
 
 
-def check_path_segment(value: object, argument: str = "name") -> str:
+def check_path_segment(value: object) -> str:
     """Return text that is one segment of a path, for any kind; otherwise raise InvalidInput."""
-    return check_rule(PATH_SEGMENT, value, argument, "one segment of a path")
+    return check_rule(PATH_SEGMENT, value, "name", "one segment of a path")
 
 
 def join(segments: Iterable[str]) -> str:
