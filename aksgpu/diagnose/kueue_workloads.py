@@ -168,8 +168,7 @@ _UNKNOWN = Cure(
 )
 _NO_KUEUE = Cure(
     f"The label {QUEUE_NAME} names a queue, and no Workload exists for the Job: make sure that Kueue is installed and "
-    f"runs. "
-    "Without Kueue, remove the label and resume the Job.",
+    "runs. Without Kueue, remove the label and resume the Job.",
     'aks.kube.patch("Job", "JOB", {"spec": {"suspend": False}}, namespace="NAMESPACE")',
     "kubectl get pods --namespace kueue-system\nkubectl get workloads.kueue.x-k8s.io --namespace NAMESPACE",
 )

@@ -339,8 +339,7 @@ def _make_node_available(situation: Situation) -> Cure:
         names = [node.name for node in situation.candidates if not node.ready] or ["NODE"]
         return Cure(
             f"diagnose.node(aks, {names[0]!r}) shows what the node lacks. A new node becomes ready after some minutes; "
-            f"one "
-            "that stays like this must be replaced.",
+            "one that stays like this must be replaced.",
             f"from aksgpu import diagnose\ndiagnose.node(aks, {names[0]!r})",
             f"kubectl describe node {names[0]}",
         )
