@@ -1,4 +1,4 @@
-"""What state is a Job in, and which of its pods explains it?"""
+"""Explain the state of a Job, by the pod that decides it."""
 
 from __future__ import annotations
 

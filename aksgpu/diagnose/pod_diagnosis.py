@@ -1,4 +1,4 @@
-"""Why does a pod not run, or why did it fail?"""
+"""Explain why a pod does not run, or why it failed."""
 
 from __future__ import annotations
 

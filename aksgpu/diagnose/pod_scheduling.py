@@ -1,4 +1,4 @@
-"""Why does no node take the pod, and which call changes that?"""
+"""Explain why no node takes a pod, and which call changes that."""
 
 from __future__ import annotations
 
