@@ -48,7 +48,7 @@ _SIZE = (7.2, 4.2)
 _STACKED_SIZE = (7.2, 6.4)
 """Width and height of a new figure with three axes in inches."""
 _GAP_SECONDS = 200.0
-"""Time between two samples of a GPU from which on its line has a gap."""
+"""Time between two samples of a GPU. Its line has a gap where more time passes."""
 _SPAN_FROM_ZERO = 0.4
 """Smallest span of values, as a fraction of 1, with which the axis begins at zero. A smaller span is enlarged."""
 

@@ -56,7 +56,7 @@ def explain_failed(reader: ClusterReader, failed: list[Object], alive: list[Obje
 
 
 def explain_running(reader: ClusterReader, alive: list[Object]) -> Diagnosis:
-    """Explain a Job whose pods all run, by the first of which something is wrong."""
+    """Explain a Job whose pods all run, by the first pod with a problem."""
     for pod in alive[:_COMPARED]:
         diagnosis = diagnose_pod(reader, pod)
         if diagnosis.fix:

@@ -43,7 +43,7 @@ _CALLER = 6
 _CLEANING_SECONDS = 10.0
 """Seconds that removing an unfinished launch may take."""
 _ABANDONED = timedelta(minutes=10)
-"""Age of an unfinished launch from which on it counts as abandoned."""
+"""Age at which an unfinished launch counts as abandoned."""
 
 
 def launch(
