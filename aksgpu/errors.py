@@ -56,13 +56,15 @@
     │   ├── RunTimeout                 the program ran longer than its limit
     │   ├── JobCancelled               the program was stopped by job.cancel() (concurrent.futures.CancelledError)
     │   └── SessionEnded               the session's pod has ended, and what was loaded there is gone
-    ├── ResultError                    the function returned, and its value cannot be had
+    ├── ResultError                    the function returned, and its value is not available
     │   ├── ResultLost                 the value is gone, or arrived incomplete
     │   ├── ResultTooLarge             the value is too large for the ways back
-    │   └── ResultUnpicklable          the value cannot be pickled there, or not be unpickled here
+    │   └── ResultUnpicklable          the value cannot be pickled there, or unpickled here
     ├── StorageError                   files could not be copied to or from a claim
     │   └── StorageFull                the claim has too little space left
     └── LaptopError                    the laptop AKS could not be started, reached or stopped
+
+After an interrupt by the user, a call that waits raises :class:`aksgpu.waiting.Interrupted`, a KeyboardInterrupt.
 
 Each has a ``hint``: what to do next, as an action. ``str(error)`` ends with it. The errors of Azure and Kubernetes have
 ``http_status``, and ``code``: the reason in Azure's or Kubernetes' terms.
@@ -860,7 +862,7 @@ class SessionEnded(JobFailed):
 
 
 class ResultError(AksGpuError):
-    """The function returned, and its value cannot be had."""
+    """The function returned, and its value is not available."""
 
 
 class ResultLost(ResultError):

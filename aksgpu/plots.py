@@ -48,7 +48,7 @@ _SIZE = (7.2, 4.2)
 _STACKED_SIZE = (7.2, 6.4)
 """Width and height of a new figure with three axes in inches."""
 _GAP_SECONDS = 200.0
-"""Time between two samples of a GPU from which on its line has a gap."""
+"""Time between two samples of a GPU. Its line has a gap where more time passes."""
 _SPAN_FROM_ZERO = 0.4
 """Smallest span of values, as a fraction of 1, with which the axis begins at zero. A smaller span is enlarged."""
 
@@ -245,7 +245,7 @@ def with_gpu(
 
     Returns:
         The figure. Each GPU has a thin line, and their mean has a thick one. What is not known is written into its
-        axes, and nothing is drawn for it. Of a run shorter than five seconds, the metrics are drawn over the steps or
+        axes, and nothing is drawn for it. For a run shorter than five seconds, the metrics are drawn over the steps or
         epochs, and the rest is written: GPUs are sampled every five seconds, and prices are exact to one second.
 
     Raises:

@@ -399,6 +399,18 @@ def _prepared(objects: list[Object], namespace: str) -> list[Object]:
 
 
 def _refuse_second(aks: HasKube, daemon: Object, nodes: list[Node]) -> None:
+    """Raise an error if another program provides the GPUs of the cluster, or if it has no node for the plugin.
+
+    Args:
+        aks: the cluster.
+        daemon: the DaemonSet to install.
+        nodes: nodes of the cluster.
+
+    Raises:
+        SecondGpuStack: another device plugin, DRA driver or operator is installed, or nodes advertise GPUs already.
+        GpuStackError: the cluster has no node with an NVIDIA GPU.
+        Forbidden: you may not list what the check needs.
+    """
     own = _key(daemon)
     again = "plugin.install(aks, force=True) installs it anyway."
     try:

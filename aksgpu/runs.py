@@ -169,6 +169,7 @@ def get(run: str) -> Run:
         run: its name in the history, or the name of a Job, whose newest run is returned.
 
     Raises:
+        InvalidInput: ``run`` is not a string.
         NotFound: there is no such run. The hint has the newest runs.
 
     Example:
@@ -243,11 +244,11 @@ def compare(runs: Sequence[Job | Run | str] | Mapping[str, Job | Run | str]) -> 
     Example:
         >>> runs.compare({"lr 0.1": first, "lr 0.01": second})  # doctest: +SKIP
     """
-    given = _named(runs)
-    sides = {}
-    for name, run in given.items():
-        sides[name] = _side(run)
-    return Comparison({name: facts for name, (facts, _) in sides.items()}, {name: t for name, (_, t) in sides.items()})
+    facts = {}
+    tables = {}
+    for name, run in _named(runs).items():
+        facts[name], tables[name] = _side(run)
+    return Comparison(facts, tables)
 
 
 @dataclass(frozen=True)

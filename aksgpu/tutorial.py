@@ -10,6 +10,7 @@ The stored notebooks have no times and no widget state, and their execution coun
 
 from __future__ import annotations
 
+import argparse
 import base64
 import os
 import shutil
@@ -268,5 +269,15 @@ def __dir__() -> list[str]:
     return __all__
 
 
-if __name__ == "__main__":
+def _main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m aksgpu.tutorial",
+        description="Execute all notebooks of a checkout in place, on a private laptop AKS, before they are committed. "
+        "The command `aksgpu tutorial` runs the tutorial and leaves the notebooks unchanged.",
+    )
+    parser.parse_args()
     update(Path(__file__).resolve().parents[1] / "notebooks")
+
+
+if __name__ == "__main__":
+    _main()

@@ -2,7 +2,7 @@
 
     python examples/compare_runs.py [picture.png]
 
-It runs on the laptop AKS; with AKSGPU_TARGET=azure in your Azure subscription, where it costs money.
+It runs on the laptop AKS. With AKSGPU_TARGET=azure it runs in your Azure subscription, where it costs money.
 """
 
 import sys

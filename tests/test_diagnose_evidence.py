@@ -352,6 +352,8 @@ MISSING = {"type": "GPUMissing", "status": "True", "reason": "GPUMissing", "mess
 XID = {"type": "GPUXIDErrors", "status": "True", "reason": "XIDErrors", "message": "Detected XID 79 on GPU 3"}
 HEALTHY = {"type": "GPUMissing", "status": "False", "reason": "NoGPUMissing", "message": ""}
 UNKNOWN = {"type": "XIDErrors", "status": "Unknown", "reason": "NotChecked", "message": ""}
+FABRIC = {"type": "GPUFabricDown", "status": "True", "reason": "Stopped", "message": "fabric manager is not active"}
+READY_GPUS = {"type": "GPUDriverReady", "status": "True", "reason": "Loaded", "message": ""}
 
 
 @pytest.mark.parametrize(
@@ -362,6 +364,8 @@ UNKNOWN = {"type": "XIDErrors", "status": "Unknown", "reason": "NotChecked", "me
         "XIDErrors", "", None),
         (node(conditions=(MISSING,)), "fewer GPUs than its size", "Replace the node: cordon gpu-0", "GpuLost"),
         (node(conditions=(XID,)), "(XID 79)", "Replace the node", "GpuLost"),
+        (node(conditions=(FABRIC,)), "a problem of its GPUs (GPUFabricDown)", "describe node gpu-0", "GpuStackError"),
+        (node(conditions=(READY_GPUS,)), "is ready: nothing is wrong", "", None),
         (node(healthy=0), "has 0 healthy of 1 nvidia.com/gpu", "Restart the device plugin on gpu-0", "GpuLost"),
         (node(gpus=0), "advertises none", "plugin.install(aks)", "GpuNotAdvertised"),
         (node(unschedulable=True), "is cordoned", "kubectl uncordon gpu-0", None),

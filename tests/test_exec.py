@@ -59,7 +59,7 @@ def test_lines_come_as_they_are_printed(aks: Cluster, pod: str) -> None:
         assert program.returncode == 0
 
 
-def test_a_read_without_output_times_out_and_goes_on(aks: Cluster, pod: str) -> None:
+def test_a_read_without_output_times_out_and_can_be_repeated(aks: Cluster, pod: str) -> None:
     with aks.kube.exec(pod, ["sh", "-c", "read line; echo $line; echo bad >&2"], stdin=True) as program:
         with pytest.raises(TimeoutError):
             program.read(timeout=0.3)

@@ -17,6 +17,7 @@ from aksgpu.diagnose.kueue_workloads import KUEUE_TEXTS
 from aksgpu.diagnose.node_texts import NODE_TEXTS
 from aksgpu.diagnose.scheduling_texts import AUTOSCALER_TEXTS, RESOURCE_TEXTS, SCHEDULER_TEXTS, SchedulingText
 from aksgpu.diagnose.start_texts import IMAGE_TEXTS, REFUSED_TEXTS, UNMOUNTED_TEXTS, VOLUME_TEXTS
+from aksgpu.kube.node_health import concerns_gpus
 from aksgpu.kube.taint_kinds import TAINTS, TaintKind, is_temporary, meaning
 
 NAMES = [row.name for row in LOG_RULES]
@@ -68,6 +69,12 @@ def test_a_near_miss_is_not_taken_for_the_failure(row: FailureText) -> None:
     for place in row.places:
         found = found_in(row, place, row.near_miss)
         assert found is None or found.name != row.name
+
+
+@pytest.mark.parametrize("row", NODE_TEXTS, ids=[row.name for row in NODE_TEXTS])
+def test_the_table_and_the_health_of_nodes_agree_which_conditions_concern_gpus(row: FailureText) -> None:
+    condition = row.example.partition(": ")[0]
+    assert concerns_gpus(condition) == issubclass(row.kind, errors.GpuStackError)
 
 
 @pytest.mark.parametrize("row", SCHEDULING, ids=[row.name for row in SCHEDULING])
@@ -142,7 +149,7 @@ def test_texts_that_several_rows_could_claim(text: str, name: str) -> None:
         "",
     ],
 )
-def test_ordinary_output_is_no_failure(text: str) -> None:
+def test_ordinary_output_is_not_a_failure(text: str) -> None:
     assert from_log(text) is None
 
 

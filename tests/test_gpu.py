@@ -64,7 +64,7 @@ def test_a_long_run_keeps_few_rows_and_every_sample_counts(monkeypatch: pytest.M
     assert times == sorted(times)
 
 
-def test_what_is_not_reported_stays_unknown_when_rows_are_joined() -> None:
+def test_unreported_values_stay_unknown_when_rows_are_joined() -> None:
     samples = Samples()
     for number in range(150):
         samples.add(sample(5 * number, None))

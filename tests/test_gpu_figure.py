@@ -59,7 +59,7 @@ def test_three_axes_share_the_time(table: pd.DataFrame) -> None:
     assert at[0] == pytest.approx(11 + 0.5 / 60), "the first value is where it was logged"
 
 
-def test_the_cost_so_far_stands_still_while_no_pod_runs(table: pd.DataFrame) -> None:
+def test_the_cost_so_far_is_constant_while_no_pod_runs(table: pd.DataFrame) -> None:
     bottom = plots.with_gpu(table, gpu(1, 80), FACTS).axes[2]
     (line,) = bottom.lines
     assert np.asarray(line.get_xdata(), dtype=float).tolist() == [0, 10, 20, 40]
@@ -67,7 +67,7 @@ def test_the_cost_so_far_stands_still_while_no_pod_runs(table: pd.DataFrame) -> 
     assert texts(bottom) == "0.30 USD so far"
 
 
-def test_the_cost_of_a_run_that_goes_on_ends_when_its_facts_were_read(table: pd.DataFrame) -> None:
+def test_the_cost_of_a_run_that_has_not_ended_is_drawn_until_its_facts_were_read(table: pd.DataFrame) -> None:
     spans = [{"pod": "p", "started": "2026-11-28T12:00:00Z", "ended": None, "usd_per_hour": 0.6}]
     facts = {"started": "2026-11-28T12:00:00Z", "ended": None, "seconds": 1800.0, "spans": spans}
     assert texts(plots.with_gpu(table, gpu(1, 80), facts).axes[2]) == "0.30 USD so far"

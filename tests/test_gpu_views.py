@@ -101,6 +101,8 @@ class Answers:
         ([condition("UnhealthyNvidiaDevicePlugin", "True")], "unhealthy", "UnhealthyNvidiaDevicePlugin: Node"),
         ([condition("UnhealthyNvidiaDCGMServices", "False")], "healthy", ""),
         ([condition("GPUClockThrottling", "Odd")], "unknown", "GPUClockThrottling"),
+        ([condition("GPUDriverReady", "True"), condition("GPUHealthy", "True")], "", ""),
+        ([condition("GPUUnhealthy", "True", "1 of 2")], "unhealthy", "GPUUnhealthy: 1 of 2"),
     ],
 )
 def test_health_comes_from_the_conditions_about_gpus(conditions: list[Any], state: str, text: str) -> None:

@@ -93,7 +93,7 @@ def test_bad_arguments() -> None:
         "a.b": "a-b",
         "x" * 80: "x" * 63,
         "": "training-1",
-        5: "5",
+        5: "training-1",
         "\ud800": "training",
     }.items():
         with pytest.raises(InvalidInput, match="`name` must be") as refused:

@@ -270,7 +270,7 @@ def test_an_error_describes_valid_names_and_proposes_one() -> None:
         "`metadata.name` must be the name of a Job (lower case letters, digits, '-' and '.', at most 253 characters, "
         "beginning and ending with a letter or digit), got 'My Job_1!'"
     )
-    assert raised.value.hint == "Use 'my-job-1', for example."
+    assert raised.value.hint == "For example metadata.name='my-job-1'."
 
 
 @given(st.text())

@@ -13,7 +13,7 @@ from support.polling import wait_for
 
 from aksgpu import errors, jobs
 from aksgpu.cluster import Cluster
-from aksgpu.jobs import executor_options
+from aksgpu.jobs import executor_arguments
 from aksgpu.kube import Kube, kubeconfig
 from aksgpu.payload import packing, project_files, records, runner
 
@@ -49,7 +49,7 @@ LIMITS = {
     ),
     "the source that is sent in case the pod's Python differs": f"{packing._LARGEST_SPARE_SOURCE // 1024} KiB",
     "a name": (
-        f"{executor_options.LONGEST_NAME} characters: lower case letters, digits and `-`, beginning with a letter"
+        f"{executor_arguments.LONGEST_NAME} characters: lower case letters, digits and `-`, beginning with a letter"
     ),
     "between SIGTERM and SIGKILL": f"{runner.GRACE_SECONDS:g} s",
 }

@@ -120,7 +120,7 @@ def test_a_failed_job_is_saved(aks: Cluster, names: list[str]) -> None:
     assert run.metrics()["loss"].tolist() == [1.5]
 
 
-def test_nothing_is_saved_where_the_history_is_off(
+def test_nothing_is_saved_if_the_history_is_off(
     aks: Cluster, names: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AKSGPU_HISTORY", "0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import nbformat
 import pytest
 from support.polling import wait_for
 
-from aksgpu import tutorial
+from aksgpu import local, tutorial
 from aksgpu.errors import AksGpuError
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=="
@@ -134,3 +135,18 @@ def test_interrupted(folder: Path, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert stderr.endswith("aksgpu: interrupted\n")
     assert "Traceback" not in stderr
+
+
+@pytest.mark.filterwarnings("ignore:'aksgpu.tutorial' found in sys.modules")
+def test_the_help_of_the_module_executes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def start_no_laptop(**_: object) -> None:
+        raise AssertionError("the notebooks are executed")
+
+    monkeypatch.setattr(local, "laptop", start_no_laptop)
+    monkeypatch.setattr(sys, "argv", ["tutorial.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("aksgpu.tutorial", run_name="__main__")
+    assert ended.value.code == 0
+    assert "in place" in capsys.readouterr().out

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aksgpu.azure.subscription import Azure
-from aksgpu.common.arguments import shown
+from aksgpu.common.arguments import flag, shown
 from aksgpu.errors import InvalidInput
 from aksgpu.waiting import check_timeout
 
@@ -43,10 +43,7 @@ def check_choice(value: object, argument: str, choices: tuple[str, ...]) -> str:
 
 def check_flag(value: object, argument: str, *, optional: bool = False) -> None:
     """Raise InvalidInput unless an argument is True or False, or None if it is optional."""
-    if isinstance(value, bool) or (optional and value is None):
-        return
-    wanted = "True, False or None" if optional else "True or False"
-    raise InvalidInput(f"`{argument}` must be {wanted}, got {shown(value)}", hint=f"For example: {argument}=True.")
+    flag(argument, value, optional=optional)
 
 
 def check_text(value: object, argument: str, example: str) -> str:

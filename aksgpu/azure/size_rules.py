@@ -86,7 +86,7 @@ def size_rule(refusal: Refusal) -> AzureError | None:
     alternatives = replacements(vm_size, allowed)
     return errors.SizeNotAvailable(
         "",
-        hint=_size_hint(vm_size, location, alternatives, bool(allowed)),
+        hint=_size_hint(location, alternatives, bool(allowed)),
         vm_size=vm_size,
         location=location,
         alternatives=alternatives,
@@ -125,7 +125,7 @@ def _generation_error(found: re.Match[str]) -> AzureError:
     )
 
 
-def _size_hint(vm_size: str, location: str, alternatives: tuple[str, ...], has_list: bool) -> str:
+def _size_hint(location: str, alternatives: tuple[str, ...], has_list: bool) -> str:
     if alternatives:
         choose = f"Use {alternatives[0]} instead, or choose a size from {size_table(location)}."
     elif has_list:

@@ -59,4 +59,4 @@ def _as_pool(aks: Cluster, nodes: list[Node]) -> NodePool:
 
 def not_deleted(aks: Cluster) -> str:
     """Return a sentence that nothing was deleted."""
-    return f"cluster {aks.name} is not managed through Azure, so nothing of it was deleted"
+    return f"cluster {aks.name} is not managed through Azure, so nothing was deleted"

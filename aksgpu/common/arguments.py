@@ -6,7 +6,7 @@ from typing import Any
 
 from aksgpu.errors import InvalidInput
 
-__all__ = ["integer", "shown"]
+__all__ = ["flag", "integer", "shown"]
 
 _LONGEST_SHOWN = 60
 """Maximum number of characters of an invalid value in an error."""
@@ -42,6 +42,14 @@ def _as_integer(value: Any) -> int | None:
         return int(value.__index__())
     except (AttributeError, TypeError):
         return None
+
+
+def flag(argument: str, value: object, *, optional: bool = False) -> None:
+    """Raise InvalidInput unless an argument is True or False, or None if it is optional."""
+    if isinstance(value, bool) or (optional and value is None):
+        return
+    wanted = "True, False or None" if optional else "True or False"
+    raise InvalidInput(f"`{argument}` must be {wanted}, got {shown(value)}", hint=f"For example: {argument}=True.")
 
 
 def shown(value: object) -> str:

@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 from functools import lru_cache
 
-__all__ = ["age", "now", "now_micro", "seconds"]
+__all__ = ["age", "now", "now_micro", "parse", "seconds"]
 
 
 def now(after: int = 0) -> str:
@@ -23,6 +23,15 @@ def _format(second: int) -> str:
 def now_micro() -> str:
     """Return the current time with microseconds, which is the format of events and leases."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def parse(stamp: object) -> datetime | None:
+    """Return a timestamp of an object; None if it is missing, invalid or without a time zone."""
+    try:
+        found = datetime.fromisoformat(str(stamp)) if stamp else None
+    except ValueError:
+        return None
+    return found if found is not None and found.tzinfo is not None else None
 
 
 def seconds(text: str | None) -> float:

@@ -91,7 +91,7 @@ def _sick_nodes(reader: ClusterReader, nodes: Iterable[Node]) -> list[tuple[Node
     for node in nodes:
         problem = node_problem(node, reader.problems.get(node.name, []))
         if problem is not None:
-            found.append((node, problem[0]))
+            found.append((node, problem.clause))
     return found
 
 

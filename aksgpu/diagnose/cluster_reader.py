@@ -178,14 +178,13 @@ class ClusterReader:
         filled = fill(code, self.names)
         return "" if "JOB" in code and not self.names.get("JOB") else filled
 
-    def custom(self, group: str, plural: str, namespace: str = "", *, label_selector: str = "") -> list[Object] | None:
+    def custom(self, group: str, plural: str, namespace: str = "") -> list[Object] | None:
         """Return custom resources; empty if the cluster does not have the kind, None if they could not be read.
 
         Args:
             group: API group, such as ``karpenter.sh``.
             plural: such as ``nodeclaims``.
             namespace: empty lists all namespaces, or a kind without namespaces.
-            label_selector: as kubectl's ``--selector``.
         """
 
         def fetch() -> list[Object]:
@@ -193,8 +192,7 @@ class ClusterReader:
             try:
                 version = kube.request("GET", f"/apis/{group}")["preferredVersion"]["groupVersion"]
                 where = f"/namespaces/{path_names.check_namespace(namespace)}" if namespace else ""
-                params = {"labelSelector": label_selector} if label_selector else None
-                found: list[Object] = kube.request("GET", f"/apis/{version}{where}/{plural}", params=params)["items"]
+                found: list[Object] = kube.request("GET", f"/apis/{version}{where}/{plural}")["items"]
             except (NotFound, KeyError):
                 return []
             return found

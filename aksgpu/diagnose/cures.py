@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 __all__ = [
-    "ADD_POOL",
     "EDIT_JOB_SHELL",
     "PLACEHOLDERS",
     "RUN_AGAIN",
@@ -105,7 +104,3 @@ def edit_job(*lines: str) -> str:
         'pod = manifest["spec"]["template"]["spec"]',
     )
     return "\n".join((*before, *lines, "jobs.apply(aks, manifest, replace=True)"))
-
-
-ADD_POOL = 'from aksgpu import cluster\ncluster.add_gpu_pool(aks, "gpunp2", vm_size="Standard_NC4as_T4_v3", count=1)'
-"""Code that adds a pool with one GPU node."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
+from aksgpu.common import times
 from aksgpu.diagnose.cluster_reader import ClusterReader
 from aksgpu.diagnose.diagnosis import Rows
 from aksgpu.kube.client import Object
 
-__all__ = ["Event", "event_rows", "events_about", "moment_of", "preemptions"]
+__all__ = ["Event", "event_rows", "events_about", "preemptions"]
 
 _SHOWN_WARNINGS = 5
 """Warnings that are evidence: the newest."""
@@ -70,20 +71,11 @@ def preemptions(reader: ClusterReader, job: Object) -> list[tuple[str, str]]:
     return preempted
 
 
-def moment_of(stamp: object) -> datetime | None:
-    """Return a timestamp of the API server; None if it is missing or has no time zone."""
-    try:
-        found = datetime.fromisoformat(str(stamp)) if stamp else None
-    except ValueError:
-        return None
-    return found if found is not None and found.tzinfo is not None else None
-
-
 def _read(event: Object) -> Event:
     return Event(
         str(event.get("reason")),
         str(event.get("message")),
-        moment_of(event.get("lastTimestamp") or event.get("eventTime")),
+        times.parse(event.get("lastTimestamp") or event.get("eventTime")),
         event.get("type") == "Warning",
     )
 

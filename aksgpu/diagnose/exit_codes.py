@@ -66,8 +66,7 @@ EXIT_CODES = {
         "to; the cluster does not say which",
         Cure(
             "Ask for more memory (resources.requests.memory and limits.memory). diagnose.node(aks, 'NODE') shows "
-            "whether "
-            "the node reports a lack of memory.",
+            "whether the node reports a lack of memory.",
             'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
             "kubectl describe node NODE",
         ),

@@ -57,8 +57,7 @@ _REPLACE_NODE = Cure(
 )
 _RESTART_PLUGIN = Cure(
     "Run it again. Restart the device plugin on NODE, which reads the state of the GPUs again; if the error comes "
-    "back, "
-    "replace the node. plugin.status(aks) shows each GPU node.",
+    "back, replace the node. plugin.status(aks) shows each GPU node.",
     "from aksgpu import plugin\nplugin.status(aks)",
     "kubectl rollout restart daemonset/nvidia-device-plugin-daemonset --namespace gpu-resources\nkubectl cordon NODE",
 )
@@ -86,8 +85,7 @@ _SMALLER_BATCH = Cure(
 )
 _NO_RUNTIME_CLASS = Cure(
     "Leave runtimeClassName out of the pod: on AKS nodes, containers that ask for nvidia.com/gpu get the GPU without "
-    "it. "
-    "Only the GPU Operator with toolkit.enabled=true installs that runtime.",
+    "it. Only the GPU Operator with toolkit.enabled=true installs that runtime.",
     edit_job('pod.pop("runtimeClassName", None)'),
     "kubectl get runtimeclass\n" + EDIT_JOB_SHELL,
     "Leave runtimeClassName out of the pod, or install NVIDIA's container toolkit on the node (GPU Operator with "
@@ -218,8 +216,7 @@ GPU_TEXTS = (
             _SIZES,
             EDIT_JOB_SHELL,
             "Switch the feature off (float16 instead of bfloat16, another attention implementation), or use a node "
-            "with "
-            "a newer GPU.",
+            "with a newer GPU.",
         ),
         example="ValueError: Bfloat16 is only supported on GPUs with compute capability of at least 8.0. Your Tesla T4 "
         "GPU has compute capability 7.5.",
@@ -572,8 +569,8 @@ GPU_TEXTS = (
         "text does not say which)",
         cure=Cure(
             "Use an image in which framework and cuDNN come together (nvcr.io/nvidia/pytorch, "
-            "nvcr.io/nvidia/tensorflow), "
-            "and leave LD_LIBRARY_PATH as it is. If the image is one of these, use less GPU memory: a smaller batch.",
+            "nvcr.io/nvidia/tensorflow), and leave LD_LIBRARY_PATH as it is. If the image is one of these, use less "
+            "GPU memory: a smaller batch.",
             edit_job('pod["containers"][0]["image"] = "IMAGE-WITH-ITS-OWN-CUDNN"'),
             EDIT_JOB_SHELL,
         ),

@@ -1,4 +1,4 @@
-"""What state is a Job in, and which of its pods explains it?"""
+"""Explain the state of a Job, by the pod that decides it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aksgpu.diagnose.diagnosis import Diagnosis, Rows
 from aksgpu.diagnose.events import event_rows, events_about, preemptions
 from aksgpu.diagnose.kueue_workloads import explain_queued
 from aksgpu.diagnose.pod_diagnosis import diagnose_pod
-from aksgpu.kube import pod_facts
+from aksgpu.kube import job_facts, pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.logs.job_logs import job_pods
@@ -74,7 +74,7 @@ def explain_with(reader: ClusterReader, obj: Object, remembered: Diagnosis | Non
 
 def _diagnose_job(reader: ClusterReader, obj: Object, remembered: Diagnosis | None) -> Diagnosis:
     name = obj["metadata"]["name"]
-    conditions = _true_conditions(obj)
+    conditions = job_facts.true_conditions(obj)
     if "Complete" in conditions:
         return _complete(reader, obj)
     if "Failed" in conditions:
@@ -90,18 +90,12 @@ def _diagnose_job(reader: ClusterReader, obj: Object, remembered: Diagnosis | No
     if not alive:
         return _between_pods(reader, obj, pods, about_to_fail="FailureTarget" in conditions)
     if len(alive) > 1:
-        return _several_pods(reader, obj, pods, alive)
+        return _several_pods(reader, pods, alive)
     newest = alive[-1]
     diagnosis = diagnose_pod(reader, newest)
     if newest["spec"].get("nodeName") or not _lost_pods(obj, pods):
         return diagnosis
     return _after_preemption(reader, obj, diagnosis)
-
-
-def _true_conditions(obj: Object) -> dict[str, Condition]:
-    """Return the Job's conditions that are true, by type."""
-    conditions = (obj.get("status") or {}).get("conditions") or ()
-    return {condition["type"]: condition for condition in conditions if condition["status"] == "True"}
 
 
 def _complete(reader: ClusterReader, obj: Object) -> Diagnosis:
@@ -139,7 +133,7 @@ def _suspended(reader: ClusterReader, obj: Object) -> Diagnosis:
     )
 
 
-def _several_pods(reader: ClusterReader, obj: Object, pods: list[Object], alive: list[Object]) -> Diagnosis:
+def _several_pods(reader: ClusterReader, pods: list[Object], alive: list[Object]) -> Diagnosis:
     """Explain a Job with several pods that have not ended: by the first that failed, or by one that does not run."""
     failed = [pod for pod in pods if _has_failed(pod) and not pod_facts.ended_by_deletion(pod, _failure_of(pod))]
     if failed:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from aksgpu.common import times
 from aksgpu.diagnose import gpu_failures
 from aksgpu.diagnose.cluster_reader import ClusterReader
 from aksgpu.diagnose.diagnosis import Diagnosis
-from aksgpu.diagnose.events import moment_of
 from aksgpu.diagnose.failure_text import Weight
 from aksgpu.diagnose.pod_diagnosis import diagnose_pod
 from aksgpu.kube import pod_facts
@@ -56,7 +56,7 @@ def explain_failed(reader: ClusterReader, failed: list[Object], alive: list[Obje
 
 
 def explain_running(reader: ClusterReader, alive: list[Object]) -> Diagnosis:
-    """Explain a Job whose pods all run, by the first of which something is wrong."""
+    """Explain a Job whose pods all run, by the first pod with a problem."""
     for pod in alive[:_COMPARED]:
         diagnosis = diagnose_pod(reader, pod)
         if diagnosis.fix:
@@ -95,17 +95,17 @@ def _overlap(one: Object, other: Object) -> bool:
 
 
 def _started_at(pod: Object) -> datetime | None:
-    return moment_of((pod.get("status") or {}).get("startTime") or pod["metadata"].get("creationTimestamp"))
+    return times.parse((pod.get("status") or {}).get("startTime") or pod["metadata"].get("creationTimestamp"))
 
 
 def _ended_at(pod: Object) -> datetime | None:
     """Return when the container of a pod failed; None if that is not known."""
     failure = pod_facts.last_failure(pod)
     if failure is not None:
-        return moment_of(failure.get("finishedAt"))
+        return times.parse(failure.get("finishedAt"))
     for condition in (pod.get("status") or {}).get("conditions") or ():
         if condition["type"] == "DisruptionTarget":
-            return moment_of(condition.get("lastTransitionTime"))
+            return times.parse(condition.get("lastTransitionTime"))
     return None
 
 

@@ -68,8 +68,7 @@ KUEUE_TEXTS = (
         "its queue is stopped or not complete",
         Cure(
             "Look at the ClusterQueue's conditions: a ResourceFlavor or an admission check is missing, or its "
-            "stopPolicy "
-            "holds it.",
+            "stopPolicy holds it.",
             _SHOW_PYTHON,
             "kubectl describe clusterqueues.kueue.x-k8s.io",
         ),
@@ -84,14 +83,12 @@ KUEUE_TEXTS = (
         "it asks for more than its queue may ever have",
         Cure(
             "Waiting does not help: ask for less, use another queue, or have nominalQuota or borrowingLimit of the "
-            "ClusterQueue "
-            "raised.",
+            "ClusterQueue raised.",
             edit_job('pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] = "1"'),
             "kubectl describe clusterqueues.kueue.x-k8s.io\n" + EDIT_JOB_SHELL,
         ),
         "couldn't assign flavors to pod set main: insufficient quota for cpu in flavor default, previously considered "
-        "podsets "
-        "requests (0) + current podset request (100) > maximum capacity (10)",
+        "podsets requests (0) + current podset request (100) > maximum capacity (10)",
         "insufficient unused quota for nvidia.com/gpu in flavor a10, 1 more needed",
     ),
     KueueText(
@@ -101,8 +98,7 @@ KUEUE_TEXTS = (
         "the quota of its queue is in use by other Jobs",
         Cure(
             "Wait until a Job of the queue ends, or give this one a higher priority: kubectl get "
-            "workloads.kueue.x-k8s.io "
-            "--all-namespaces shows which Jobs hold the quota.",
+            "workloads.kueue.x-k8s.io --all-namespaces shows which Jobs hold the quota.",
             "from aksgpu import jobs\njobs.list(aks, all_namespaces=True)",
             "kubectl get workloads.kueue.x-k8s.io --all-namespaces",
         ),
@@ -129,8 +125,7 @@ KUEUE_TEXTS = (
         "its pods do not fit the nodes of the queue's flavor",
         Cure(
             "Add the tolerations or correct the nodeSelector that the flavor's nodes call for: jobs.apply(aks, "
-            "manifest, "
-            "replace=True) adds the tolerations of the GPU nodes.",
+            "manifest, replace=True) adds the tolerations of the GPU nodes.",
             'from aksgpu import jobs\njobs.apply(aks, jobs.get(aks, "JOB", namespace="NAMESPACE").manifest(), '
             "replace=True)",
             "kubectl describe resourceflavors.kueue.x-k8s.io",
@@ -173,8 +168,7 @@ _UNKNOWN = Cure(
 )
 _NO_KUEUE = Cure(
     f"The label {QUEUE_NAME} names a queue, and no Workload exists for the Job: make sure that Kueue is installed and "
-    f"runs. "
-    "Without Kueue, remove the label and resume the Job.",
+    "runs. Without Kueue, remove the label and resume the Job.",
     'aks.kube.patch("Job", "JOB", {"spec": {"suspend": False}}, namespace="NAMESPACE")',
     "kubectl get pods --namespace kueue-system\nkubectl get workloads.kueue.x-k8s.io --namespace NAMESPACE",
 )
@@ -188,22 +182,19 @@ _CHECKS = Cure(
 _EVICTED = {
     "Preempted": Cure(
         "Kueue took its place for a Job of higher priority and starts it again when quota is free: wait, or give it a "
-        "higher "
-        "priority.",
+        "higher priority.",
         _SHOW_PYTHON,
         _SHOW,
     ),
     "PodsReadyTimeout": Cure(
         "Its pods did not become ready in time, so Kueue took it back. Look at what kept them from starting (image, "
-        "volumes, "
-        "nodes): the events of the namespace have it.",
+        "volumes, nodes): the events of the namespace have it.",
         'aks.kube.list("Event", "NAMESPACE")',
         "kubectl get events --namespace NAMESPACE --sort-by=.lastTimestamp",
     ),
     "Deactivated": Cure(
         "The Workload is deactivated (spec.active: false), by a person or after too many attempts: set it to true to "
-        "queue the "
-        "Job again.",
+        "queue the Job again.",
         _SHOW_PYTHON,
         "kubectl patch workloads.kueue.x-k8s.io WORKLOAD --namespace NAMESPACE --type=merge -p "
         '\'{"spec":{"active":true}}\'',

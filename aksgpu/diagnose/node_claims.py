@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from aksgpu.common import times
 from aksgpu.diagnose.cluster_reader import ClusterReader
 from aksgpu.diagnose.cures import Cure
 from aksgpu.diagnose.diagnosis import Diagnosis, Rows
-from aksgpu.diagnose.events import Event, moment_of
+from aksgpu.diagnose.events import Event
 from aksgpu.diagnose.scheduling_texts import AUTOSCALER_TEXTS
 from aksgpu.errors import NoScaleUp, PodPending
 from aksgpu.kube.client import Object
@@ -31,23 +32,20 @@ _GPU_WORDS = ("nvidia.com/gpu", "karpenter.azure.com/sku-gpu", "sku-family")
 
 _QUOTA = Cure(
     "Azure refuses the machine for lack of quota. Ask for more quota, or allow other sizes in the NodePool's "
-    "requirements: "
-    "sizes.gpu_sizes(aks.azure, aks.location) shows where quota is left.",
+    "requirements: sizes.gpu_sizes(aks.azure, aks.location) shows where quota is left.",
     "from aksgpu import sizes\nsizes.gpu_sizes(aks.azure, aks.location)",
     "az vm list-usage --location LOCATION -o table\nkubectl describe nodeclaims.karpenter.sh",
     "Ask the cloud for more quota, or allow other sizes in the NodePool's requirements.",
 )
 _CAPACITY = Cure(
     "Azure has no capacity for the sizes that the NodePool allows. Allow more sizes, zones or on-demand machines in "
-    "its "
-    "requirements (karpenter.sh/capacity-type); node auto-provisioning tries others by itself.",
+    "its requirements (karpenter.sh/capacity-type); node auto-provisioning tries others by itself.",
     'aks.kube.request("GET", "/apis/karpenter.sh/v1/nodepools")',
     "kubectl edit nodepools.karpenter.sh NODEPOOL\nkubectl describe nodeclaims.karpenter.sh",
 )
 _CLAIM = Cure(
     "Look at the NodeClaim: kubectl describe nodeclaims.karpenter.sh shows what its machine lacks. Deleting it makes "
-    "node "
-    "auto-provisioning try again.",
+    "node auto-provisioning try again.",
     'aks.kube.request("GET", "/apis/karpenter.sh/v1/nodeclaims")',
     "kubectl describe nodeclaims.karpenter.sh\nkubectl get events --all-namespaces --field-selector "
     "involvedObject.kind=NodeClaim",
@@ -59,14 +57,11 @@ _WAIT = Cure(
 )
 
 
-def explain(
-    reader: ClusterReader, pod: Object, rows: Rows, events: list[Event], *, has_gpu_node: bool
-) -> Diagnosis | None:
+def explain(reader: ClusterReader, rows: Rows, events: list[Event], *, has_gpu_node: bool) -> Diagnosis | None:
     """Explain a pod for which node auto-provisioning adds a node, or cannot; None if the cluster does not use it.
 
     Args:
         reader: reads the cluster.
-        pod: the Pod object.
         rows: the evidence that is known already.
         events: the pod's events, newest last.
         has_gpu_node: whether the cluster has a node that the pod could use.
@@ -143,10 +138,8 @@ def claim_problem(claim: Object) -> tuple[str, Cure, str] | None:
         return f"{what}: {message}. Azure refuses the machine for lack of quota.", _QUOTA, "no quota for a NodeClaim"
     if _NO_CAPACITY.search(message):
         return f"{what}: {message}. Azure has no capacity.", _CAPACITY, "no capacity for a NodeClaim"
-    if failed.get("status") == "Unknown" or _is_young(claim):
-        created = moment_of(metadata.get("creationTimestamp"))
-        if created is None or datetime.now(UTC) - created < _TIME:
-            return None
+    if _is_young(claim):
+        return None
     return f"{what}: {message or 'no reason is given'}.", _CLAIM, "a NodeClaim that does not become ready"
 
 
@@ -161,7 +154,8 @@ def _first_false(claim: Object) -> Mapping[str, Any] | None:
 
 
 def _is_young(claim: Object) -> bool:
-    created = moment_of(claim["metadata"].get("creationTimestamp"))
+    """Return whether a NodeClaim may still become ready without an intervention."""
+    created = times.parse(claim["metadata"].get("creationTimestamp"))
     return created is not None and datetime.now(UTC) - created < _TIME
 
 

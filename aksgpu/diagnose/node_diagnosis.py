@@ -1,6 +1,8 @@
-"""What is wrong with a node?"""
+"""What is wrong with a node."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from aksgpu.diagnose.cluster_reader import ClusterReader
 from aksgpu.diagnose.cures import Cure
@@ -18,9 +20,8 @@ from aksgpu.kube.taint_kinds import TaintKind, meaning
 __all__ = ["diagnose_node", "node", "node_problem"]
 
 _NOT_READY = Cure(
-    "Look at why the kubelet does not report: kubectl describe node NODE. A new node becomes ready after some minutes; "
-    "one "
-    "that stays like this must be replaced: delete it, and its pool adds another one.",
+    "Look at why the kubelet does not report: kubectl describe node NODE. A new node becomes ready after some "
+    "minutes; one that stays like this must be replaced: delete it, and its pool adds another one.",
     "from aksgpu import capacity\ncapacity.nodes(aks)",
     "kubectl describe node NODE\n"
     "az aks nodepool delete-machines --resource-group GROUP --cluster-name CLUSTER --nodepool-name POOL "
@@ -34,8 +35,7 @@ _CORDONED = Cure(
 )
 _NO_PLUGIN = Cure(
     "plugin.install(aks) installs the device plugin; plugin.status(aks) shows it on each GPU node. A managed GPU pool "
-    "has it "
-    "as a service of the node, and a new node needs some minutes.",
+    "has it as a service of the node, and a new node needs some minutes.",
     "from aksgpu import plugin\nplugin.status(aks)\nplugin.install(aks)",
     "kubectl get daemonsets --all-namespaces | grep device-plugin",
 )
@@ -99,17 +99,26 @@ def diagnose_node(reader: ClusterReader, obj: Object) -> Diagnosis:
         if unknown:
             verdict = (
                 f"Node {facts.name} is ready: nothing is known to be wrong. The node problem detector has not "
-                f"determined "
-                f"{', '.join(unknown)}."
+                f"determined {', '.join(unknown)}."
             )
         return Diagnosis(verdict, "", rows)
     return _explain(reader, facts, problem, rows)
 
 
-class Problem(tuple[str, Cure, str, NodeProblem | None]):
-    """What is wrong with a node: a clause, what helps, the cause's name, and the condition that reports it."""
+class Problem(NamedTuple):
+    """What is wrong with a node.
 
-    __slots__ = ()
+    Attributes:
+        clause: what is wrong, as a clause about the node.
+        cure: what helps.
+        name: the cause's name.
+        reported: the condition that reports it; None for other problems.
+    """
+
+    clause: str
+    cure: Cure
+    name: str
+    reported: NodeProblem | None = None
 
 
 def node_problem(facts: Node, reported: list[NodeProblem]) -> Problem | None:
@@ -121,24 +130,21 @@ def node_problem(facts: Node, reported: list[NodeProblem]) -> Problem | None:
     """
     # A condition of the GPUs says more than that they are not advertised.
     if not facts.ready:
-        return Problem((f"is not ready: {facts.readiness}", _NOT_READY, "the node is not ready", None))
+        return Problem(f"is not ready: {facts.readiness}", _NOT_READY, "the node is not ready")
     for each in reported:
-        return Problem((f"has a problem: {each.failure.verdict}", each.failure.cure, each.failure.name, each))
+        return Problem(f"has a problem: {each.failure.verdict}", each.failure.cure, each.failure.name, each)
     if facts.cordoned:
-        return Problem(("is cordoned", _CORDONED, "the node is cordoned", None))
+        return Problem("is cordoned", _CORDONED, "the node is cordoned")
     for taint in facts.temporary_taints:
         found = meaning(taint["key"])
-        name = f"a taint of a node that is {found.kind}"
-        return Problem((f"{found.text} (taint {taint_text(taint)})", _TAINT_CURES[found.kind], name, None))
+        text = f"{found.text} (taint {taint_text(taint)})"
+        return Problem(text, _TAINT_CURES[found.kind], f"a taint of a node that is {found.kind}")
     if facts.gpu and facts.reported and not any(facts.capacity.values()):
-        return Problem(
-            ("has a GPU and advertises none: no device plugin serves it", _NO_PLUGIN, "no device plugin", None)
-        )
+        return Problem("has a GPU and advertises none: no device plugin serves it", _NO_PLUGIN, "no device plugin")
     for resource, count in facts.capacity.items():
         healthy = facts.allocatable.get(resource, 0)
         if healthy < count:
-            text = f"has {healthy} healthy of {count} {resource}"
-            return Problem((text, _UNHEALTHY, "the GPUs are unhealthy", None))
+            return Problem(f"has {healthy} healthy of {count} {resource}", _UNHEALTHY, "the GPUs are unhealthy")
     return None
 
 

@@ -6,7 +6,7 @@ from aksgpu import errors
 from aksgpu.diagnose.cures import Cure
 from aksgpu.diagnose.failure_text import FailureText, Place
 
-__all__ = ["NODE_TEXTS"]
+__all__ = ["LOOK_AT_NODE", "NODE_TEXTS"]
 
 _HEALTH = "https://learn.microsoft.com/azure/aks/gpu-health-monitoring"
 _DETECTOR = "https://learn.microsoft.com/azure/aks/node-problem-detector"
@@ -23,7 +23,7 @@ _REPLACE = Cure(
     f"kubectl cordon NODE\n{_DELETE_MACHINE}",
     "Replace the node, or repair it and reboot it.",
 )
-_LOOK = Cure(
+LOOK_AT_NODE = Cure(
     "Look at the node: kubectl describe node NODE shows since when, and its events. If the condition stays, replace "
     "the node.",
     'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
@@ -92,7 +92,7 @@ NODE_TEXTS = (
         case=False,
         kind=errors.GpuStackError,
         verdict="a GPU of the node is throttled (GPUClockThrottling): it works, but more slowly",
-        cure=_LOOK,
+        cure=LOOK_AT_NODE,
         places=_CONDITION,
         example="GPUClockThrottling: HwSlowdown: GPU 2 is throttled",
         near_miss="GPUClock: 1410 MHz",
@@ -129,7 +129,7 @@ NODE_TEXTS = (
         kind=errors.GpuStackError,
         verdict="the GPU monitoring of the managed pool does not work (UnhealthyNvidiaDCGMServices); pods can "
         "still run",
-        cure=_LOOK,
+        cure=LOOK_AT_NODE,
         places=_CONDITION,
         example="UnhealthyNvidiaDCGMServices: ServiceNotRunning: nvidia-dcgm-exporter is not active",
         near_miss="NvidiaDCGMServices: healthy",
@@ -151,7 +151,7 @@ NODE_TEXTS = (
         pattern=r"^(?:MemoryPressure|PIDPressure)\b",
         kind=errors.PodPending,
         verdict="the node has too little free memory or too many processes: it takes no pods and evicts some",
-        cure=_LOOK,
+        cure=LOOK_AT_NODE,
         places=_CONDITION,
         example="MemoryPressure: KubeletHasInsufficientMemory: kubelet has insufficient memory available",
         near_miss="BloodPressure: normal",
@@ -162,7 +162,7 @@ NODE_TEXTS = (
         pattern=r"^NetworkUnavailable\b",
         kind=errors.PodPending,
         verdict="the node's network is not set up (NetworkUnavailable)",
-        cure=_LOOK,
+        cure=LOOK_AT_NODE,
         places=_CONDITION,
         example="NetworkUnavailable: NoRouteCreated: RouteController failed to create a route",
         near_miss="Network: available",
@@ -193,8 +193,7 @@ NODE_TEXTS = (
         "taken away",
         cure=Cure(
             "Save a checkpoint, and let the Job run again on another node: with backoffLimit above 0 the Job "
-            "controller "
-            "does so by itself.",
+            "controller does so by itself.",
             "from aksgpu import capacity\ncapacity.nodes(aks)",
             "kubectl describe node NODE",
         ),

@@ -1,4 +1,4 @@
-"""Why does a pod not run, or why did it fail?"""
+"""Explain why a pod does not run, or why it failed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from aksgpu.common import times
 from aksgpu.diagnose import gpu_failures, program_log
 from aksgpu.diagnose.cluster_reader import ClusterReader
 from aksgpu.diagnose.cures import EDIT_JOB_SHELL, RUN_AGAIN, Cure, edit_job
 from aksgpu.diagnose.diagnosis import Diagnosis, Rows
-from aksgpu.diagnose.events import Event, event_rows, events_about, moment_of
+from aksgpu.diagnose.events import Event, event_rows, events_about
 from aksgpu.diagnose.exit_codes import meaning_of
 from aksgpu.diagnose.failure_text import Failure, Weight
 from aksgpu.diagnose.kueue_workloads import explain_queued
@@ -127,20 +128,17 @@ _COMMAND = Cure(
 )
 _NODE = Cure(
     "capacity.nodes(aks) shows the nodes; Kubernetes starts the pod elsewhere after five minutes. diagnose.node(aks, "
-    "'NODE') "
-    "shows what the node lacks.",
+    "'NODE') shows what the node lacks.",
     'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
     "kubectl describe node NODE",
 )
 _PULL = Cure(
-    "The message is not one of those that are known here. Check the image's name and tag. A private registry needs its "
-    "pull "
-    "secret, or az aks update --name CLUSTER --resource-group GROUP --attach-acr REGISTRY.",
+    "The message is not one of those that are known here. Check the image's name and tag. A private registry needs "
+    "its pull secret, or az aks update --name CLUSTER --resource-group GROUP --attach-acr REGISTRY.",
     edit_job('pod["containers"][0]["image"] = "REGISTRY/NAME:TAG"'),
     "docker manifest inspect IMAGE",
-    "The message is not one of those that are known here. Check the image's name and tag. A private registry needs its "
-    "pull "
-    "secret.",
+    "The message is not one of those that are known here. Check the image's name and tag. A private registry needs "
+    "its pull secret.",
 )
 _RUN_AGAIN = Cure(
     "Run it again.",
@@ -169,8 +167,7 @@ _FAILED_POD_CURES = {
     ),
     "UnexpectedAdmissionError": Cure(
         "The node could not give the pod what it had advertised: plugin.status(aks) and diagnose.node(aks, 'NODE') "
-        "show its "
-        "GPUs. Run it again.",
+        "show its GPUs. Run it again.",
         'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
         "kubectl describe node NODE",
     ),
@@ -363,8 +360,7 @@ def _being_started(reader: ClusterReader, obj: Object, rows: Rows, events: list[
 
 _LOOK = Cure(
     "It takes longer than any image should. Look at the node and the pod's events; with a very large image use "
-    "artifact "
-    "streaming, a smaller image, or a larger OS disk, whose speed grows with its size.",
+    "artifact streaming, a smaller image, or a larger OS disk, whose speed grows with its size.",
     'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
     "kubectl describe pod POD --namespace NAMESPACE\nkubectl describe node NODE",
 )
@@ -374,7 +370,7 @@ def _scheduled_at(obj: Object) -> datetime | None:
     """Return when the pod got its node; None if that is not known."""
     for condition in (obj.get("status") or {}).get("conditions") or ():
         if condition["type"] == "PodScheduled" and condition["status"] == "True":
-            return moment_of(condition.get("lastTransitionTime"))
+            return times.parse(condition.get("lastTransitionTime"))
     return None
 
 

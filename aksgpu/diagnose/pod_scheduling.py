@@ -1,4 +1,4 @@
-"""Why does no node take the pod, and which call changes that?"""
+"""Explain why no node takes a pod, and which call changes that."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from aksgpu.capacity import Usage
+from aksgpu.common import times
 from aksgpu.diagnose import node_claims, pod_volumes, provisioning_requests
 from aksgpu.diagnose.cluster_reader import ClusterReader
 from aksgpu.diagnose.cures import EDIT_JOB_SHELL, Cure, edit_job
 from aksgpu.diagnose.diagnosis import Diagnosis, Rows
-from aksgpu.diagnose.events import Event, moment_of
+from aksgpu.diagnose.events import Event
 from aksgpu.diagnose.placement import ObstacleKind, obstacles
 from aksgpu.diagnose.scheduling_events import DEFAULT_POOL, read_event
 from aksgpu.diagnose.scheduling_rules import NO_PLUGIN, UNHEALTHY, Situation, first_rule, first_user
@@ -41,15 +42,13 @@ _WAIT_FOR_SCHEDULER = Cure(
 )
 _NO_SCHEDULER = Cure(
     "The scheduler has not reported anything for minutes. Look at the pods in kube-system, and at the pod's events: "
-    "kubectl "
-    "describe pod POD --namespace NAMESPACE.",
+    "kubectl describe pod POD --namespace NAMESPACE.",
     'aks.kube.list("Pod", "kube-system")',
     "kubectl describe pod POD --namespace NAMESPACE\nkubectl get pods --namespace kube-system",
 )
 _OTHER_SCHEDULER = Cure(
     "Leave schedulerName out of the manifest, so that the default scheduler places the pod, or install that scheduler "
-    "and "
-    "look at its log.",
+    "and look at its log.",
     edit_job('pod.pop("schedulerName", None)'),
     "kubectl get pods --all-namespaces | grep -i scheduler\n" + EDIT_JOB_SHELL,
 )
@@ -76,7 +75,7 @@ def explain_unscheduled(reader: ClusterReader, pod: Object, rows: Rows, events: 
     situation = _situation(reader, pod)
     reader.know(POOL=situation.pool)
     rows = rows + _node_rows(reader, situation)
-    claimed = node_claims.explain(reader, pod, rows, events, has_gpu_node=bool(situation.candidates))
+    claimed = node_claims.explain(reader, rows, events, has_gpu_node=bool(situation.candidates))
     if claimed is not None:
         return claimed
     return _with_events(reader, _explain(reader, situation, rows, events), situation, events)
@@ -157,7 +156,7 @@ def _explain(reader: ClusterReader, situation: Situation, rows: Rows, events: li
     rule = first_rule(situation)
     if rule is None:
         verdict = f"The pod is not scheduled: {message or _NOT_TRIED}"
-        name, cure = _cure_for_message(reader, situation, message)
+        name, cure = _cure_for_message(situation, message)
         return _pending(reader, situation, verdict, cure, rows, name)
     if rule.name == UNHEALTHY and not _has_plugin(reader, _nodes_with(situation, {ObstacleKind.UNHEALTHY})):
         # The kubelet reports no healthy GPU also when the plugin has gone.
@@ -269,7 +268,7 @@ def _add_gpu_node(situation: Situation) -> Cure:
     )
 
 
-def _cure_for_message(reader: ClusterReader, situation: Situation, message: str) -> tuple[str, Cure]:
+def _cure_for_message(situation: Situation, message: str) -> tuple[str, Cure]:
     """Return the cause and what to do about the scheduler's message, if no rule applies."""
     if not message:
         return _not_looked_at(situation.pod)
@@ -292,7 +291,7 @@ def _with_count(cure: Cure, count: int) -> Cure:
 
 def _not_looked_at(pod: Object) -> tuple[str, Cure]:
     """Return what to do if the scheduler has not reported anything. With an old pod, somebody must look."""
-    created = moment_of(pod["metadata"].get("creationTimestamp"))
+    created = times.parse(pod["metadata"].get("creationTimestamp"))
     if created is None or datetime.now(UTC) - created < _FIRST_LOOK:
         return "the scheduler has not looked yet", _WAIT_FOR_SCHEDULER
     return "the scheduler does not report", _NO_SCHEDULER

@@ -67,14 +67,12 @@ STORAGE_TEXTS = (
         verdict="the disk is full",
         cure=Cure(
             "Write to a volume (a PersistentVolumeClaim) instead of the container's file system, delete old "
-            "checkpoints, "
-            "or use a pool with a larger OS disk: os_disk_size_gb in cluster.add_gpu_pool(aks, ...).",
+            "checkpoints, or use a pool with a larger OS disk: os_disk_size_gb in cluster.add_gpu_pool(aks, ...).",
             'from aksgpu import cluster\ncluster.add_gpu_pool(aks, "gpunp2", vm_size="Standard_NC4as_T4_v3", '
             "os_disk_size_gb=256)",
             "kubectl debug node/NODE --image=mcr.microsoft.com/cbl-mariner/busybox:2.0 -it -- df -h /host",
             "Write to a volume (a PersistentVolumeClaim) instead of the container's file system, delete old "
-            "checkpoints, "
-            "or use a node with a larger disk.",
+            "checkpoints, or use a node with a larger disk.",
         ),
         places=frozenset({Place.LOG, Place.CONTAINER, Place.EVENT}),
         example="OSError: [Errno 28] No space left on device: '/checkpoints/step-1000.pt'",
@@ -573,8 +571,8 @@ IMAGE_CONTENT_TEXTS = (
         verdict="packages in the image do not fit together",
         cure=Cure(
             "Install the packages in versions that were built for each other (pip install with one requirements file "
-            "and "
-            "fixed versions, extensions such as flash-attn rebuilt for the image's torch), or use a framework image of "
+            "and fixed versions, extensions such as flash-attn rebuilt for the image's torch), or use a framework "
+            "image of "
             f"nvcr.io/nvidia; {RUN_AGAIN}",
             edit_job('pod["containers"][0]["image"] = "IMAGE-WITH-FITTING-PACKAGES"'),
             EDIT_JOB_SHELL,
@@ -591,8 +589,7 @@ IMAGE_CONTENT_TEXTS = (
         verdict="the image is built for a different processor than the node's",
         cure=Cure(
             "Build the image for the node's processor (docker buildx build --platform linux/amd64,linux/arm64): most "
-            "GPU "
-            "sizes are amd64, and GB200 and GB300 are arm64. capacity.nodes(aks) shows the sizes.",
+            "GPU sizes are amd64, and GB200 and GB300 are arm64. capacity.nodes(aks) shows the sizes.",
             "from aksgpu import capacity\ncapacity.nodes(aks)",
             "kubectl get nodes -L kubernetes.io/arch\ndocker buildx build --platform linux/amd64,linux/arm64 -t IMAGE "
             "--push .",
@@ -663,11 +660,9 @@ IMAGE_CONTENT_TEXTS = (
         r"|Failed to establish a new connection",
         verdict="the program cannot reach a server that it needs",
         cure=Cure(
-            "Check the name of the server, the cluster's outbound rules (firewall, network policy, user-defined route) "
-            "and, "
-            "for a name inside the cluster, its Service. Or put the data into the image or on a volume, so that no "
-            "download "
-            "is needed.",
+            "Check the name of the server, the cluster's outbound rules (firewall, network policy, user-defined "
+            "route) and, for a name inside the cluster, its Service. Or put the data into the image or on a volume, "
+            "so that no download is needed.",
             'from aksgpu import jobs\njobs.submit(aks, image="mcr.microsoft.com/cbl-mariner/busybox:2.0", gpus=0, '
             'command=["wget", "-q", "-O", "-", "https://example.com"])',
             "kubectl run reach --rm -it --restart=Never --image=mcr.microsoft.com/cbl-mariner/busybox:2.0 -- wget -qO- "

@@ -339,8 +339,7 @@ def _make_node_available(situation: Situation) -> Cure:
         names = [node.name for node in situation.candidates if not node.ready] or ["NODE"]
         return Cure(
             f"diagnose.node(aks, {names[0]!r}) shows what the node lacks. A new node becomes ready after some minutes; "
-            f"one "
-            "that stays like this must be replaced.",
+            "one that stays like this must be replaced.",
             f"from aksgpu import diagnose\ndiagnose.node(aks, {names[0]!r})",
             f"kubectl describe node {names[0]}",
         )
@@ -372,8 +371,7 @@ def _node_named(cure: Cure, kind: ObstacleKind) -> Callable[[Situation], Cure]:
 
 _RESTART_PLUGIN = Cure(
     "Restart the device plugin on NODE, which reads the state of the GPUs again; if they stay unhealthy, replace the "
-    "node: "
-    "diagnose.node(aks, 'NODE') and plugin.status(aks) show what is wrong with them.",
+    "node: diagnose.node(aks, 'NODE') and plugin.status(aks) show what is wrong with them.",
     'from aksgpu import diagnose, plugin\ndiagnose.node(aks, "NODE")\nplugin.status(aks)',
     "kubectl rollout restart daemonset/nvidia-device-plugin-daemonset --namespace gpu-resources\nkubectl describe node "
     "NODE",

@@ -77,27 +77,23 @@ VOLUME_ZONE = Cure(
     "ZONE:.spec.nodeAffinity.required.nodeSelectorTerms[0].matchExpressions[0].values\n"
     "kubectl get nodes -L topology.kubernetes.io/zone",
     "The pod's disk is in one zone, and a pod can use it only on a node there: add a node with a GPU in the volume's "
-    "zone, "
-    "or use a volume that every zone can mount. The node must have a free GPU as well: capacity.gpus(aks).",
+    "zone, or use a volume that every zone can mount. The node must have a free GPU as well: capacity.gpus(aks).",
 )
 CLAIMS = Cure(
     "Create the claim that the pod names, or correct the claim or its storage class: kubectl describe pvc says why it "
-    "is "
-    "not bound.",
+    "is not bound.",
     'aks.kube.list("PersistentVolumeClaim", "NAMESPACE")',
     "kubectl get pvc --namespace NAMESPACE\nkubectl describe pvc --namespace NAMESPACE\nkubectl get storageclass",
 )
 TOLERATE = Cure(
     "jobs.apply(aks, manifest, replace=True) adds the tolerations that the GPU nodes call for; in a manifest for "
-    "kubectl, "
-    "add them under spec.template.spec.tolerations.",
+    "kubectl, add them under spec.template.spec.tolerations.",
     'from aksgpu import jobs\njobs.apply(aks, jobs.get(aks, "JOB", namespace="NAMESPACE").manifest(), replace=True)',
     "kubectl get nodes -o custom-columns=NAME:.metadata.name,TAINTS:.spec.taints\n" + EDIT_JOB_SHELL,
 )
 NODE_STARTING = Cure(
     "Wait some minutes: the node is being set up, and its taint is removed when that is done. If it takes longer than "
-    "a "
-    "quarter of an hour, diagnose.node(aks, 'NODE') shows what it lacks.",
+    "a quarter of an hour, diagnose.node(aks, 'NODE') shows what it lacks.",
     'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
     "kubectl describe node NODE",
 )
@@ -117,15 +113,13 @@ NODE_LEAVING = Cure(
 )
 NODE_PRESSURE = Cure(
     "The node lacks disk or memory and takes no pods until that is over: diagnose.node(aks, 'NODE') shows what it "
-    "lacks. "
-    "Delete what fills it, or replace it.",
+    "lacks. Delete what fills it, or replace it.",
     'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
     "kubectl describe node NODE",
 )
 FREE_GPU = Cure(
     "capacity.gpus(aks) shows which pods use the GPUs; wait until one of them ends, or add nodes: "
-    "cluster.scale_pool(aks, "
-    "'POOL', count=2).",
+    "cluster.scale_pool(aks, 'POOL', count=2).",
     'from aksgpu import capacity, cluster\ncapacity.gpus(aks)\ncluster.scale_pool(aks, "POOL", count=2)',
     "az aks nodepool scale --resource-group GROUP --cluster-name CLUSTER --name POOL --node-count 2",
     "capacity.gpus(aks) shows which pods use the GPUs; wait until one of them ends, or add a node to the cluster.",
@@ -400,8 +394,7 @@ AUTOSCALER_TEXTS = (
             "max_count.",
             'from aksgpu import cluster\ncluster.scale_pool(aks, "POOL", min_count=0, max_count=5)',
             "az aks nodepool update --resource-group GROUP --cluster-name CLUSTER --name POOL "
-            "--update-cluster-autoscaler "
-            "--min-count 0 --max-count 5",
+            "--update-cluster-autoscaler --min-count 0 --max-count 5",
             "Raise the maximum size of the autoscaler's node group.",
         ),
         example="1 max node group size reached",
@@ -432,8 +425,7 @@ AUTOSCALER_TEXTS = (
         meaning="An earlier attempt to add a node failed, and the autoscaler pauses before the next one.",
         cure=Cure(
             "An earlier scale-up failed, for lack of quota, capacity or subnet addresses: look at the pool's error "
-            "with "
-            "cluster.get_pool(aks, 'POOL') and check the size with sizes.preflight(aks.azure, aks.location, "
+            "with cluster.get_pool(aks, 'POOL') and check the size with sizes.preflight(aks.azure, aks.location, "
             "'Standard_NC4as_T4_v3'). The autoscaler tries again after minutes, and fails again until the cause is "
             "gone.",
             'from aksgpu import cluster, sizes\npool = cluster.get_pool(aks, "POOL")\n'
@@ -485,9 +477,8 @@ AUTOSCALER_TEXTS = (
         meaning="No NodePool of node auto-provisioning may add a machine that fits the pod.",
         cure=Cure(
             "Add a NodePool whose requirements allow GPU sizes (karpenter.azure.com/sku-family In [N], or "
-            "sku-gpu-count Gt "
-            "0) and whose taints the pod tolerates, or correct the pod's nodeSelector: diagnose.cluster(aks) shows the "
-            "NodePools.",
+            "sku-gpu-count Gt 0) and whose taints the pod tolerates, or correct the pod's nodeSelector: "
+            "diagnose.cluster(aks) shows the NodePools.",
             "from aksgpu import diagnose\ndiagnose.cluster(aks)",
             "kubectl get nodepools.karpenter.sh -o yaml\nkubectl get events --all-namespaces --field-selector "
             "reason=FailedScheduling",
@@ -509,8 +500,7 @@ KEEP_ONE_NODE = Cure(
 )
 NO_REASON = Cure(
     "The autoscaler gives no reason. Its own report has one: the ConfigMap cluster-autoscaler-status in kube-system. "
-    "Often "
-    "no pool of the cluster has the GPUs that the pod asks for: capacity.gpus(aks).",
+    "Often no pool of the cluster has the GPUs that the pod asks for: capacity.gpus(aks).",
     'aks.kube.get("ConfigMap", "cluster-autoscaler-status", "kube-system")',
     "kubectl describe configmap cluster-autoscaler-status --namespace kube-system",
 )
@@ -524,8 +514,7 @@ ONLY_SYSTEM_NODES = Cure(
     "cluster.add_gpu_pool(aks, count=1).",
     "from aksgpu import cluster\ncluster.add_gpu_pool(aks, count=1)",
     "az aks nodepool add --resource-group GROUP --cluster-name CLUSTER --name gpunp --node-vm-size "
-    "Standard_NC4as_T4_v3 "
-    "--node-count 1 --node-taints sku=gpu:NoSchedule",
+    "Standard_NC4as_T4_v3 --node-count 1 --node-taints sku=gpu:NoSchedule",
     "Only nodes that are reserved for the system are there. Add a node with a GPU to the cluster.",
 )
 

@@ -24,8 +24,7 @@ _POD_PLACES = frozenset({Place.POD, Place.EVENT})
 
 PULL_WAIT = Cure(
     "Wait: a GPU image has several GB, and its first pull on a node takes minutes. If it takes longer than half an "
-    "hour: "
-    "kubectl describe pod POD --namespace NAMESPACE.",
+    "hour: kubectl describe pod POD --namespace NAMESPACE.",
     "",
     "kubectl describe pod POD --namespace NAMESPACE",
 )
@@ -37,8 +36,7 @@ _LARGER_DISK = Cure(
     'from aksgpu import cluster\ncluster.add_gpu_pool(aks, "gpunp2", vm_size="Standard_NC4as_T4_v3", '
     "os_disk_size_gb=256)",
     "az aks nodepool add --resource-group GROUP --cluster-name CLUSTER --name gpunp2 --node-vm-size "
-    "Standard_NC4as_T4_v3 "
-    "--node-osdisk-size 256 --node-taints sku=gpu:NoSchedule",
+    "Standard_NC4as_T4_v3 --node-osdisk-size 256 --node-taints sku=gpu:NoSchedule",
     "Use a node with a larger disk, or a smaller image.",
 )
 _MORE_DISK_REQUESTED = Cure(
@@ -66,15 +64,13 @@ IMAGE_TEXTS = (
         verdict="the registry limits how many images an address may pull; name and tag are not the problem",
         cure=Cure(
             "Log in to the registry with a pull secret (Docker Hub allows more with an account), or copy the image "
-            "into "
-            "your own registry once: az acr import --name REGISTRY --source IMAGE. Kubernetes keeps trying.",
+            "into your own registry once: az acr import --name REGISTRY --source IMAGE. Kubernetes keeps trying.",
             edit_job('pod["imagePullSecrets"] = [{"name": "docker-hub"}]'),
             "az acr import --name REGISTRY --source IMAGE\n"
             "kubectl create secret docker-registry docker-hub --namespace NAMESPACE --docker-username=NAME "
             "--docker-password=TOKEN",
             "Log in to the registry with a pull secret (Docker Hub allows more with an account), or copy the image "
-            "into "
-            "your own registry once.",
+            "into your own registry once.",
         ),
         places=_PULL_PLACES,
         example="429 Too Many Requests - Server message: toomanyrequests: You have reached your pull rate limit.",
@@ -118,9 +114,8 @@ IMAGE_TEXTS = (
         verdict="the node cannot reach the registry",
         cure=Cure(
             "Check the registry's name and the cluster's outbound rules (firewall, user-defined route, private DNS "
-            "zone of a "
-            "private registry): az aks check-acr shows which step fails for an Azure registry. Kubernetes keeps "
-            "trying.",
+            "zone of a private registry): az aks check-acr shows which step fails for an Azure registry. Kubernetes "
+            "keeps trying.",
             "",
             "az aks check-acr --name CLUSTER --resource-group GROUP --acr REGISTRY.azurecr.io",
             "Check the registry's name, and whether the node may reach it (firewall, proxy, DNS). Kubernetes keeps "
@@ -140,8 +135,7 @@ IMAGE_TEXTS = (
         cure=Cure(
             "Let the cluster read from the registry: az aks update --name CLUSTER --resource-group GROUP --attach-acr "
             "REGISTRY. If the message says that the client's IP is not allowed, add the cluster's outbound address to "
-            "the "
-            "registry's network rules.",
+            "the registry's network rules.",
             "",
             "az aks update --name CLUSTER --resource-group GROUP --attach-acr REGISTRY\n"
             "az aks check-acr --name CLUSTER --resource-group GROUP --acr REGISTRY.azurecr.io",
@@ -200,8 +194,7 @@ IMAGE_TEXTS = (
         verdict="the registry asks for a login, or has no such image (registries do not say which)",
         cure=Cure(
             "Check the image's name. If it is private, create a pull secret and name it in imagePullSecrets; for an "
-            "Azure "
-            "registry: az aks update --name CLUSTER --resource-group GROUP --attach-acr REGISTRY.",
+            "Azure registry: az aks update --name CLUSTER --resource-group GROUP --attach-acr REGISTRY.",
             edit_job('pod["imagePullSecrets"] = [{"name": "registry-login"}]'),
             "kubectl create secret docker-registry registry-login --namespace NAMESPACE --docker-server=REGISTRY "
             "--docker-username=NAME --docker-password=TOKEN",
@@ -271,8 +264,7 @@ START_TEXTS = (
         verdict="the pod names something that the namespace does not have[: {kind_}][ '{name_}'][: the key '{key_}']",
         cure=Cure(
             "Create what the message names (a ConfigMap, a Secret, a key in one), or correct the manifest. Kubernetes "
-            "keeps "
-            "trying, so the pod starts once it exists.",
+            "keeps trying, so the pod starts once it exists.",
             'aks.kube.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "NAME", "namespace": '
             '"NAMESPACE"}, '
             '"stringData": {"KEY": "VALUE"}})',
@@ -390,9 +382,7 @@ START_TEXTS = (
         verdict="the node's subnet has no free address for the pod",
         cure=Cure(
             "Use a larger subnet, or Azure CNI Overlay, whose pods need no address of the subnet: az aks update "
-            "--network-plugin-mode overlay. Unused nodes hold addresses too: cluster.scale_pool(aks, "
-            "'POOL', "
-            "count=1).",
+            "--network-plugin-mode overlay. Unused nodes hold addresses too: cluster.scale_pool(aks, 'POOL', count=1).",
             "from aksgpu import cluster\ncluster.list_pools(aks)",
             "az network vnet subnet list --resource-group GROUP --vnet-name VNET -o table\n"
             "az aks update --name CLUSTER --resource-group GROUP --network-plugin-mode overlay",
@@ -413,9 +403,8 @@ START_TEXTS = (
         r"|azure-vnet[^\n]{0,80}timed out",
         verdict="the node's network is not ready for the pod",
         cure=Cure(
-            "Wait some minutes if the node is new. If it stays, look at the pods of the network in kube-system on NODE "
-            "and "
-            "replace the node: diagnose.node(aks, 'NODE').",
+            "Wait some minutes if the node is new. If it stays, look at the pods of the network in kube-system on "
+            "NODE and replace the node: diagnose.node(aks, 'NODE').",
             'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
             "kubectl get pods --namespace kube-system --field-selector spec.nodeName=NODE\nkubectl describe node NODE",
         ),
@@ -448,9 +437,8 @@ START_TEXTS = (
 """Containers that cannot be created or started."""
 
 _CLAIM = Cure(
-    "Create the claim that the message names, or correct the manifest's volumes and the claim's storage class: kubectl "
-    "get "
-    "pvc --namespace NAMESPACE shows which claim is not bound.",
+    "Create the claim that the message names, or correct the manifest's volumes and the claim's storage class: "
+    "kubectl get pvc --namespace NAMESPACE shows which claim is not bound.",
     'aks.kube.list("PersistentVolumeClaim", "NAMESPACE")',
     "kubectl get pvc --namespace NAMESPACE\nkubectl get storageclass",
 )
@@ -464,8 +452,7 @@ VOLUME_TEXTS = (
         verdict="the volume is a disk, and another node has it: a disk belongs to one node at a time",
         cure=Cure(
             "Delete the pod that uses the disk, or use Azure Files (storage class azurefile-csi), which several nodes "
-            "can "
-            "mount. After a node was lost, the disk becomes free after about six minutes.",
+            "can mount. After a node was lost, the disk becomes free after about six minutes.",
             'aks.kube.list("Pod", "NAMESPACE")',
             "kubectl get volumeattachments\nkubectl get pods --namespace NAMESPACE -o wide",
         ),
@@ -486,8 +473,7 @@ VOLUME_TEXTS = (
         verdict="the file share refuses the mount: its key, its name or its network rules do not fit",
         cure=Cure(
             "Check the Secret with the account's key, the share's name, and the storage account's network rules and "
-            "key "
-            "access. A claim with storage class azurefile-csi sets all of them up by itself.",
+            "key access. A claim with storage class azurefile-csi sets all of them up by itself.",
             "",
             "kubectl describe pod POD --namespace NAMESPACE\naz storage account show --name ACCOUNT --query "
             "'{keys:allowSharedKeyAccess,network:networkRuleSet.defaultAction}'",
@@ -753,8 +739,7 @@ ADMISSION_TEXTS = (
         verdict="the node shut down while the pod ran, as for an upgrade, a repair or a spot eviction",
         cure=Cure(
             "Run it again: with backoffLimit above 0 the Job controller does so by itself. Save checkpoints on a "
-            "volume, so "
-            "that little is lost; for long runs use a pool without spot.",
+            "volume, so that little is lost; for long runs use a pool without spot.",
             'from aksgpu import jobs\njobs.apply(aks, jobs.get(aks, "JOB", namespace="NAMESPACE").manifest(), '
             "replace=True)",
             EDIT_JOB_SHELL,
@@ -770,8 +755,7 @@ ADMISSION_TEXTS = (
         verdict="its node ended it to make room for a pod of the system",
         cure=Cure(
             "Run it again: with backoffLimit above 0 the Job controller does so by itself. Ask for the CPU and memory "
-            "that "
-            "the program uses (resources.requests), so that the node is not too full.",
+            "that the program uses (resources.requests), so that the node is not too full.",
             edit_job(
                 'pod["containers"][0].setdefault("resources", {}).setdefault("requests", {}).update(cpu="2", '
                 'memory="8Gi")',
@@ -790,8 +774,7 @@ ADMISSION_TEXTS = (
         verdict="the node could not take the pod when it came: its free resources or its labels had changed",
         cure=Cure(
             "Run it again: with backoffLimit above 0 the Job controller does so by itself. capacity.gpus(aks) shows "
-            "what is "
-            "free.",
+            "what is free.",
             'from aksgpu import jobs\njobs.apply(aks, jobs.get(aks, "JOB", namespace="NAMESPACE").manifest(), '
             "replace=True)",
             EDIT_JOB_SHELL,
@@ -806,10 +789,8 @@ ADMISSION_TEXTS = (
 
 _SAFEGUARD = Cure(
     "Correct the manifest as the message says. AKS Automatic and Azure Policy demand resources.requests for each "
-    "container "
-    "and refuse hostPath, privileged containers and changes in system namespaces: use your own namespace, and "
-    "gpu-resources "
-    "for the device plugin.",
+    "container and refuse hostPath, privileged containers and changes in system namespaces: use your own namespace, "
+    "and gpu-resources for the device plugin.",
     edit_job(
         'pod["containers"][0].setdefault("resources", {}).setdefault("requests", {}).update(cpu="2", memory="8Gi")',
     ),
@@ -874,8 +855,7 @@ REFUSED_TEXTS = (
             "reachable.",
             "",
             "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations\nkubectl get pods "
-            "--all-namespaces "
-            "--field-selector status.phase!=Running",
+            "--all-namespaces --field-selector status.phase!=Running",
         ),
         places=frozenset({Place.EVENT}),
         example='Internal error occurred: failed calling webhook "mpod.kb.io": failed to call webhook: dial tcp: '

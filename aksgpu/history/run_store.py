@@ -1,4 +1,4 @@
-"""Reads and writes the directory of runs. Knows nothing of clusters.
+"""Reads and writes the directory of runs. Does not use clusters.
 
 Each run has a directory ``<creation time>-<job>-<first 8 digits of the Job's uid>`` with three files:
 

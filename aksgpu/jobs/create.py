@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aksgpu.common.arguments import flag
 from aksgpu.errors import AlreadyExists
 from aksgpu.jobs import job_arguments
 from aksgpu.jobs.apply_rules import REPLACE
@@ -19,7 +19,7 @@ from aksgpu.jobs.job_manifest import check_job
 from aksgpu.jobs.job_references import missing_objects
 from aksgpu.jobs.manifest_diff import different_fields, with_applied_manifest
 from aksgpu.jobs.other_objects import apply_others, split_job
-from aksgpu.kube import pod_facts
+from aksgpu.kube import path_names, pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.kube.label_names import DO_NOT_EVICT
@@ -167,7 +167,7 @@ def submit(
     pod_spec: Object = {"containers": [container], "restartPolicy": "Never"}
     if node_selector:
         pod_spec["nodeSelector"] = job_arguments.pairs("node_selector", node_selector)
-    job_name = _name_from(image, pod_spec, retries) if name is None else job_arguments.job_name(name)
+    job_name = _name_from(image, pod_spec, retries) if name is None else job_arguments.new_job_name(name)
     manifest = _job_manifest(job_name, pod_spec, retries)
     return _create_or_return(aks, manifest, namespace, tolerate, replace)
 
@@ -207,8 +207,7 @@ def _job_manifest(name: str, pod_spec: Object, retries: int) -> Object:
 def _name_from(image: str, pod_spec: Object, retries: int) -> str:
     """Return a name for a Job that is the same for the same image, pod and retries."""
     repository = image.rsplit("/", 1)[-1].split("@")[0].split(":")[0]
-    base = re.sub(r"[^a-z0-9]+", "-", repository.lower()).strip("-")
-    prefix = base[:_NAME_PREFIX_LENGTH].strip("-") or "job"
+    prefix = path_names.proposed(repository, _NAME_PREFIX_LENGTH) or "job"
     arguments = json.dumps([pod_spec, retries], sort_keys=True)
     digest = hashlib.sha256(arguments.encode()).hexdigest()
     return f"{prefix}-{digest[:_NAME_DIGEST_LENGTH]}"
@@ -239,12 +238,11 @@ def _create_or_return(
         replace: as for :func:`apply`.
         others: the other objects of the manifest, which are applied first.
     """
-    job_arguments.flag("tolerate", tolerate)
-    if replace is not None:
-        job_arguments.flag("replace", replace)
+    flag("tolerate", tolerate)
+    flag("replace", replace, optional=True)
     metadata = manifest["metadata"]
     if namespace is not None:
-        metadata["namespace"] = job_arguments.namespace(namespace)
+        metadata["namespace"] = path_names.check_namespace(namespace)
     elif metadata.get("namespace") is None:
         metadata["namespace"] = aks.kube.namespace
     job = Job(aks, metadata["name"], namespace=metadata["namespace"])

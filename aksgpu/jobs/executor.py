@@ -11,17 +11,18 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from aksgpu.common.arguments import shown
+from aksgpu.common.arguments import flag, shown
 from aksgpu.errors import InvalidInput, KubernetesError
-from aksgpu.jobs import job_arguments
+from aksgpu.jobs import executor_arguments, job_arguments
 from aksgpu.jobs.call_parameters import parameters, script_parameters
-from aksgpu.jobs.executor_options import INCLUDE_HINT, ExecutorOptions, check_name
+from aksgpu.jobs.executor_options import ExecutorOptions
 from aksgpu.jobs.explanation import Explanation, explain_payload
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.job_launch import launch
 from aksgpu.jobs.many_jobs import MapResults
 from aksgpu.jobs.run_notices import note_earlier_runs, remember
 from aksgpu.jobs.session import Session, open_session
+from aksgpu.kube import path_names
 from aksgpu.kube.client import HasKube
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.payload.job_annotations import PARAMETERS
@@ -139,39 +140,44 @@ class Executor:
         workdir: str | None = None,
     ) -> None:
         check_cluster(aks)
+        executor_arguments.refuse_several_nodes(nodes, processes)
+        executor_arguments.check_replace(replace, name)
+        flag("spot", spot, optional=True)
+        version, interpreter = executor_arguments.python(python)
+        secret_values, secret_names = executor_arguments.secrets(secrets)
         self.cluster = aks
-        self.options = ExecutorOptions.checked(
-            gpus=gpus,
-            nodes=nodes,
-            processes=processes,
-            image=image,
-            python=python,
-            packages=packages,
-            env=env,
-            secrets=secrets,
-            image_pull_secrets=image_pull_secrets,
-            cpu=cpu,
-            memory=memory,
-            shm=shm,
-            volumes=volumes,
-            out=out,
-            timeout=timeout,
-            retries=retries,
-            mode=mode,
-            name=name,
+        self.options = ExecutorOptions(
+            gpus=job_arguments.count("gpus", gpus),
+            image=executor_arguments.image(image, version),
+            python=version,
+            interpreter=interpreter,
+            packages=executor_arguments.packages(packages),
+            env=executor_arguments.variables("env", env),
+            secrets=secret_values,
+            secret_names=secret_names,
+            image_pull_secrets=executor_arguments.secret_names("image_pull_secrets", image_pull_secrets),
+            cpu=job_arguments.cpu(cpu) or "",
+            memory=job_arguments.memory(memory) or "",
+            shm=job_arguments.memory(shm, "shm") or "",
+            timeout=executor_arguments.run_time(timeout),
+            retries=job_arguments.count("retries", retries),
+            mode=executor_arguments.mode(mode, version),
+            name="" if name is None else executor_arguments.check_name(name),
             replace=replace,
-            namespace=namespace,
-            service_account=service_account,
-            node_selector=node_selector,
-            vm_size=vm_size,
-            gpu_model=gpu_model,
+            namespace="" if namespace is None else path_names.check_namespace(namespace),
+            service_account=executor_arguments.object_name("service_account", "ServiceAccount", service_account),
+            node_selector=job_arguments.pairs("node_selector", node_selector),
+            vm_size=executor_arguments.vm_size(vm_size),
+            gpu_model=executor_arguments.gpu_model(gpu_model),
             spot=spot,
-            queue=queue,
-            priority=priority,
-            resources=resources,
-            root=root,
-            include=include,
-            workdir=workdir,
+            queue=executor_arguments.object_name("queue", "LocalQueue", queue),
+            priority=executor_arguments.object_name("priority", "PriorityClass", priority),
+            resources=executor_arguments.resources(resources),
+            root=executor_arguments.directory("root", root),
+            include=tuple(executor_arguments.include(include)),
+            workdir=executor_arguments.absolute_path("workdir", workdir),
+            volumes=executor_arguments.volumes(volumes),
+            out=executor_arguments.object_name("out", "PersistentVolumeClaim", out),
         )
 
     def __repr__(self) -> str:
@@ -215,7 +221,7 @@ class Executor:
         layout is kept: the script runs in the directory that corresponds to the working directory of this process. The
         executor's ``root`` is the project's directory.
 
-        Of an included directory, these are left out: version control, virtual environments, caches, and files that
+        These are left out of an included directory: version control, virtual environments, caches, and files that
         usually hold credentials, such as ``.env``. A file that ``include`` names directly is always sent.
 
         Args:
@@ -238,7 +244,7 @@ class Executor:
             >>> job.result()  # doctest: +SKIP
         """
         words = job_arguments.texts("args", args, _ARGUMENTS_HINT) or []
-        further = job_arguments.texts("include", include, INCLUDE_HINT) or []
+        further = executor_arguments.include(include)
         found = read_script(script, root=self.options.root)
         payload, left_out = pack_script(found, words, [*self.options.include, *further], packages=self.options.packages)
         if left_out:
@@ -322,7 +328,9 @@ class Executor:
             for number, args in enumerate(calls):
                 options = self.options
                 if options.name:
-                    options = dataclasses.replace(options, name=check_name(f"{options.name}-{number}"))
+                    options = dataclasses.replace(
+                        options, name=executor_arguments.check_name(f"{options.name}-{number}")
+                    )
                 started.append(self._submit(options, fn, args, {}, created))
         except BaseException:
             for job in started:

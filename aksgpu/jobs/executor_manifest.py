@@ -1,4 +1,4 @@
-"""The Job manifest of an Executor's run. It knows nothing of what the payload does."""
+"""The Job manifest of an Executor's run. It does not depend on what the payload does."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ def _volumes(options: ExecutorOptions, secrets: Sequence[str]) -> list[Object]:
     ]
 
 
-# Placement
+# Secrets
 
 
 def owned_secret(name: str, data: Mapping[str, bytes], job: Object) -> Object:
@@ -292,6 +292,9 @@ def owned_secret(name: str, data: Mapping[str, bytes], job: Object) -> Object:
         "immutable": True,
         "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
     }
+
+
+# Placement
 
 
 def _place(spec: Object, options: ExecutorOptions) -> None:

@@ -6,14 +6,15 @@ import builtins
 import contextlib
 from typing import TYPE_CHECKING
 
+from aksgpu.common.arguments import flag
 from aksgpu.common.frames import frame
 from aksgpu.diagnose.cluster_reader import ClusterReader
 from aksgpu.diagnose.job_diagnosis import explain_with
 from aksgpu.errors import Forbidden, InvalidInput, KubernetesError, NotFound
-from aksgpu.jobs import job_arguments
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.job_status import JobStatus
-from aksgpu.kube import pod_facts
+from aksgpu.jobs.state_explanation import EXPLAINED_PHASES
+from aksgpu.kube import path_names, pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.waiting import deadline
@@ -34,8 +35,6 @@ _LIST_COLUMNS = {
     "image": "string",
     "why": "string",
 }
-_EXPLAINED = ("Pending", "Suspended", "Failed")
-"""Phases of Jobs that are explained."""
 _MOST_EXPLAINED = 10
 """Jobs that are explained: the newest."""
 _EXPLAINING = 20.0
@@ -98,9 +97,9 @@ def list(aks: HasKube, *, namespace: str | None = None, all_namespaces: bool = F
         >>> jobs.list(aks)  # doctest: +SKIP
     """
     check_cluster(aks)
-    job_arguments.flag("all_namespaces", all_namespaces)
+    flag("all_namespaces", all_namespaces)
     if namespace is not None:
-        job_arguments.namespace(namespace)
+        path_names.check_namespace(namespace)
         if all_namespaces:
             raise InvalidInput(
                 f"`namespace` must be None with `all_namespaces=True`, got {namespace!r}",
@@ -135,7 +134,7 @@ def _row(job: Object) -> dict[str, object]:
 
 def _explain(aks: HasKube, found: builtins.list[Object], rows: builtins.list[dict[str, object]]) -> None:
     """Add the verdicts of the newest Jobs that do not run. What cannot be found out in time stays NA."""
-    waiting = [number for number, row in enumerate(rows) if row["phase"] in _EXPLAINED]
+    waiting = [number for number, row in enumerate(rows) if row["phase"] in EXPLAINED_PHASES]
     reader = ClusterReader(aks)
     with deadline(_EXPLAINING), contextlib.suppress(KubernetesError):
         for number in reversed(waiting[-_MOST_EXPLAINED:]):

@@ -17,11 +17,11 @@ __all__ = ["GpuNotes", "gpu_notes"]
 _NEWEST = 150.0
 """Seconds for which a sample counts as the present state."""
 _IDLE = 600.0
-"""Seconds without any use of the GPU from which on it is a warning."""
+"""Seconds without any use of the GPU after which there is a warning."""
 _LONGEST_GAP = 200.0
-"""Seconds between two samples from which on nothing is known about the time between them."""
+"""Seconds between two samples. After a longer pause, nothing is known about the time between them."""
 _GUESS_AFTER = 120.0
-"""Seconds of training without any use of the GPU from which on it is a guess that the CPU trains."""
+"""Seconds of training without any use of the GPU after which the warning guesses that the CPU trains."""
 
 
 @dataclass(frozen=True)

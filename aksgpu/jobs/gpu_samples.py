@@ -237,11 +237,7 @@ def _samples_itself(pod: Object) -> bool:
 
 def _runs(pod: Object) -> bool:
     """Return whether the container with the GPU runs."""
-    name = nvidia_smi_samples.container_of(pod)
-    for entry in (pod.get("status") or {}).get("containerStatuses") or ():
-        if entry["name"] == name:
-            return "running" in (entry.get("state") or {})
-    return False
+    return pod_facts.container_runs(pod, nvidia_smi_samples.container_of(pod))
 
 
 # Watching

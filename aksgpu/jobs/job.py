@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from aksgpu import history, storage
+from aksgpu.common.arguments import flag
 from aksgpu.common.frames import frame
 from aksgpu.diagnose import job_diagnosis, pod_diagnosis
 from aksgpu.diagnose.diagnosis import Diagnosis
@@ -29,7 +30,6 @@ from aksgpu.errors import (
 from aksgpu.history import StoredRun
 from aksgpu.jobs import (
     gpu_samples,
-    job_arguments,
     job_cancellation,
     job_outcome,
     output_claim,
@@ -44,7 +44,7 @@ from aksgpu.jobs.job_status import JobStatus
 from aksgpu.jobs.live_manifest import manifest_of
 from aksgpu.jobs.state_explanation import StateExplanation
 from aksgpu.jobs.watchers import notifies_watcher
-from aksgpu.kube import pod_facts
+from aksgpu.kube import path_names, pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.kube.label_names import COMPLETION_INDEX
@@ -121,8 +121,8 @@ class Job:
     def __init__(self, aks: HasKube, name: str, *, namespace: str | None = None) -> None:
         check_cluster(aks)
         self.cluster = aks
-        self.name = job_arguments.job_name(name, new=False)
-        self.namespace = aks.kube.namespace if namespace is None else job_arguments.namespace(namespace)
+        self.name = path_names.check_name("Job", name)
+        self.namespace = aks.kube.namespace if namespace is None else path_names.check_namespace(namespace)
         self.applied: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -296,7 +296,7 @@ class Job:
         Example:
             >>> job.result(timeout="1h")  # doctest: +SKIP
         """
-        job_arguments.flag("raw", raw)
+        flag("raw", raw)
         record = self._outcome(timeout, progress)
         error = self._exception_of(record)
         lost = job_outcome.lost_files(record)
@@ -745,8 +745,8 @@ class Job:
     def why(self) -> Diagnosis:
         """Explain the Job's current state, and what to do: see :mod:`aksgpu.diagnose`.
 
-        Of a Job that runs, it also says whether its GPU was not used for ten minutes, and whether the program trains on
-        the CPU although the Job has a GPU.
+        For a Job that runs, it also says whether its GPU was not used for ten minutes, and whether the program trains
+        on the CPU although the Job has a GPU.
         """
         diagnosis = self._explain()
         try:

@@ -17,15 +17,14 @@ from typing import Any
 from aksgpu.common.arguments import integer, shown
 from aksgpu.common.quantities import parse
 from aksgpu.errors import InvalidInput
+from aksgpu.kube import path_names
 
 __all__ = [
     "count",
     "cpu",
-    "flag",
     "image",
-    "job_name",
     "memory",
-    "namespace",
+    "new_job_name",
     "pairs",
     "quantities",
     "sequence_of_texts",
@@ -33,16 +32,14 @@ __all__ = [
     "texts",
 ]
 
-_LONGEST_NEW_NAME = 63
-"""Characters of a new Job's name: it becomes a label of the Job's pods."""
-_LONGEST_NAME = 253
-"""Characters of the name of a Job that exists."""
-_LONGEST_NAMESPACE = 63
-"""Characters of a namespace's name."""
+_NEW_JOB = path_names.Rule(
+    path_names.SUBDOMAIN.pattern,
+    63,
+    "lower case letters, digits, '-' and '.', at most 63 characters, beginning and ending with a letter or digit",
+)
+"""The rule for the name of a new Job. It is shorter than other names because it becomes a label of the Job's pods."""
 _LONGEST_IMAGE = 500
 """Characters of an image's reference."""
-_LONGEST_READ = 1000
-"""Number of characters of an invalid value that are used to propose a valid one."""
 
 _MIN_MEMORY = 2**20
 """Bytes. No container runs with less memory, so a smaller amount has the wrong unit."""
@@ -50,10 +47,6 @@ _MAX_CORES = 10_000
 """Cores. No machine has more, so a larger amount has the wrong unit."""
 _MIN_CORES = Decimal("0.001")
 """Cores. Kubernetes counts in thousandths."""
-
-_LABEL = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
-_SUBDOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_NAMESPACE = re.compile(_LABEL)
 
 _HOST = r"(?:[a-zA-Z0-9](?:[-a-zA-Z0-9.]*[a-zA-Z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?"
 _PATH = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*"
@@ -72,13 +65,6 @@ _BYTE_RESOURCES = ("memory", "ephemeral-storage", "storage", "sizeLimit")
 """Resources that are counted in bytes."""
 
 
-def flag(argument: str, value: object) -> bool:
-    """Return True or False."""
-    if isinstance(value, bool):
-        return value
-    raise InvalidInput(f"`{argument}` must be True or False, got {shown(value)}", hint=f"Write {argument}=True.")
-
-
 def count(argument: str, value: object) -> int:
     """Return an integer of at least 0."""
     return integer(argument, value, 0)
@@ -87,43 +73,9 @@ def count(argument: str, value: object) -> int:
 # Names
 
 
-def job_name(value: object, argument: str = "name", *, new: bool = True) -> str:
-    """Return the name of a Job.
-
-    Args:
-        value: the name.
-        argument: the argument or the manifest's field, for the error.
-        new: whether a Job of this name is to be created.
-    """
-    longest = _LONGEST_NEW_NAME if new else _LONGEST_NAME
-    if _is_name(value, _SUBDOMAIN, longest):
-        return str(value)
-    rule = f"lower case letters, digits, '-' and '.', at most {longest} characters"
-    raise _invalid_name(value, argument, rule, example="training-1")
-
-
-def namespace(value: object, argument: str = "namespace") -> str:
-    """Return the name of a namespace."""
-    if _is_name(value, _NAMESPACE, _LONGEST_NAMESPACE):
-        return str(value)
-    rule = f"lower case letters, digits and '-', at most {_LONGEST_NAMESPACE} characters"
-    raise _invalid_name(value, argument, rule, example="default")
-
-
-def _is_name(value: object, pattern: re.Pattern[str], longest: int) -> bool:
-    return isinstance(value, str) and len(value) <= longest and pattern.fullmatch(value) is not None
-
-
-def _invalid_name(value: object, argument: str, rule: str, *, example: str) -> InvalidInput:
-    """Return the error for a name that is not valid, with a valid name that resembles it."""
-    proposal = ""
-    if isinstance(value, str):
-        letters = re.sub(r"[^a-z0-9]+", "-", value[:_LONGEST_READ].lower()).strip("-")
-        proposal = letters[:_LONGEST_NEW_NAME].strip("-")
-    return InvalidInput(
-        f"`{argument}` must be a name of {rule}, got {shown(value)}",
-        hint=f"For example {argument}={proposal or example!r}.",
-    )
+def new_job_name(value: object, argument: str = "name") -> str:
+    """Return the name of a Job that is to be created."""
+    return path_names.check_rule(_NEW_JOB, value, argument, "the name of a new Job")
 
 
 def image(value: object) -> str:

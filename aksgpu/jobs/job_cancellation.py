@@ -28,21 +28,13 @@ def stop(aks: HasKube, job: Object, pods: list[Object], asked: set[str]) -> str:
         asked: uids of pods whose program was asked to end. This function adds to it.
     """
     alive = [pod for pod in pods if not pod_facts.ended(pod)]
-    running = [pod for pod in alive if _runs(pod)]
+    running = [pod for pod in alive if pod_facts.container_runs(pod, MAIN)]
     if not running:
         return _suspend(aks, job)
     for pod in running:
         if pod["metadata"]["uid"] not in asked and _ask(aks, pod):
             asked.add(pod["metadata"]["uid"])
     return "the program was asked to end (SIGTERM)"
-
-
-def _runs(pod: Object) -> bool:
-    """Return whether the program's container runs."""
-    for entry in (pod.get("status") or {}).get("containerStatuses") or ():
-        if entry["name"] == MAIN:
-            return "running" in (entry.get("state") or {})
-    return False
 
 
 def _ask(aks: HasKube, pod: Object) -> bool:

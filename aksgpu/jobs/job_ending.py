@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from aksgpu.common import times
 from aksgpu.errors import KubernetesError
-from aksgpu.kube import pod_facts
+from aksgpu.kube import job_facts, pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.logs.job_logs import job_pods
 from aksgpu.waiting import deadline
@@ -34,15 +35,13 @@ def describe_ending(aks: HasKube, job: Object) -> str:
     Returns:
         A clause without a subject; empty if the Job has not ended.
     """
-    for condition in (job.get("status") or {}).get("conditions") or ():
-        if condition["status"] != "True":
-            continue
-        ended = f"ended {_time_ago(condition.get('lastTransitionTime'))}"
-        if condition["type"] == "Complete":
-            return f"{ended} and is complete"
-        if condition["type"] == "Failed":
-            return f"{ended} {_failure(aks, job, condition)}"
-    return ""
+    condition = job_facts.end_condition(job)
+    if condition is None:
+        return ""
+    ended = f"ended {_time_ago(condition.get('lastTransitionTime'))}"
+    if condition["type"] == "Complete":
+        return f"{ended} and is complete"
+    return f"{ended} {_failure(aks, job, condition)}"
 
 
 def _failure(aks: HasKube, job: Object, condition: Mapping[str, Any]) -> str:
@@ -62,12 +61,9 @@ def _failure(aks: HasKube, job: Object, condition: Mapping[str, Any]) -> str:
 
 def _time_ago(timestamp: object) -> str:
     """Return a timestamp of the API server's as a time span, such as ``3 minutes ago``."""
-    try:
-        then = datetime.fromisoformat(str(timestamp))
-    except ValueError:
+    then = times.parse(timestamp)
+    if then is None:
         return "at an unknown time"
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
     elapsed = datetime.now(UTC) - then
     return f"{_duration(elapsed.total_seconds())} ago"
 

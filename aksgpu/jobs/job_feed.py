@@ -25,7 +25,7 @@ class JobFeed:
     Args:
         aks: the cluster.
         job: name of the Job.
-        namespace: of the Job.
+        namespace: the Job's namespace.
 
     Attributes:
         devices: what the log says about the device.

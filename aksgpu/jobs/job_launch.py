@@ -16,8 +16,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from aksgpu.errors import AlreadyExists, KubernetesError
+from aksgpu.jobs.executor_arguments import LONGEST_NAME
 from aksgpu.jobs.executor_manifest import MAIN, build_manifest, owned_secret
-from aksgpu.jobs.executor_options import LONGEST_NAME, ExecutorOptions
+from aksgpu.jobs.executor_options import ExecutorOptions
 from aksgpu.jobs.gpu_tolerations import node_share, read_nodes, tolerate_gpu_nodes
 from aksgpu.jobs.job import Job
 from aksgpu.jobs.job_ending import describe_ending
@@ -44,7 +45,7 @@ _CALLER = 6
 _CLEANING_SECONDS = 10.0
 """Seconds that removing an unfinished launch may take."""
 _ABANDONED = timedelta(minutes=10)
-"""Age of an unfinished launch from which on it counts as abandoned."""
+"""Age at which an unfinished launch counts as abandoned."""
 
 
 def launch(

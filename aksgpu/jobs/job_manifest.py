@@ -11,6 +11,7 @@ from aksgpu.jobs.apply_rules import GENERATED_NAME
 from aksgpu.jobs.live_manifest import without_added_fields
 from aksgpu.jobs.manifest_diff import quantities_as_text
 from aksgpu.jobs.misplaced_fields import check_container_level, check_gpu_limits, check_pod_level
+from aksgpu.kube import path_names
 from aksgpu.kube.client import Object
 from aksgpu.kube.node_facts import gpus_of
 
@@ -49,9 +50,9 @@ def _check_metadata(metadata: Any) -> None:
             f"`metadata.name` must be given, got `generateName` {shown(metadata['generateName'])}", hint=GENERATED_NAME
         )
     _check_rendered(metadata.get("name"))
-    job_arguments.job_name(metadata.get("name"), "metadata.name")
+    job_arguments.new_job_name(metadata.get("name"), "metadata.name")
     if metadata.get("namespace") is not None:
-        job_arguments.namespace(metadata["namespace"], "metadata.namespace")
+        path_names.check_namespace(metadata["namespace"], "metadata.namespace")
     for key in ("labels", "annotations"):
         _check_strings(metadata.get(key) or {}, f"metadata.{key}")
 

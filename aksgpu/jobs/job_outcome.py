@@ -112,7 +112,7 @@ def read_outcome(aks: HasKube, job: Object, pods: list[Object]) -> Record | None
     ended = [pod for pod in pods if pod_facts.ended(pod)]
     succeeded = [pod for pod in ended if pod["status"]["phase"] == "Succeeded"]
     candidates = succeeded
-    # Of a complete Job, the pod that succeeded may be gone, and one of an earlier attempt still there.
+    # The pod that completed the Job may be gone while one of an earlier attempt is still there.
     if not succeeded and JobStatus.from_objects(job, None).phase != "Complete":
         candidates = ended[-1:]
     found = next((pod for pod in reversed(candidates) if _text_of(pod)), None)
@@ -164,11 +164,8 @@ def read_whole_outcome(aks: HasKube, job: Object, pods: list[Object]) -> Record 
 
 def _text_of(pod: Object) -> str:
     """Return the text of the record in a pod's termination message; empty if it has none."""
-    for entry in (pod.get("status") or {}).get("containerStatuses") or ():
-        if entry["name"] == MAIN:
-            message = ((entry.get("state") or {}).get("terminated") or {}).get("message") or ""
-            return records.record_text(str(message))
-    return ""
+    ended = pod_facts.container_state(pod, MAIN).get("terminated") or {}
+    return records.record_text(str(ended.get("message") or ""))
 
 
 def _whole_text(aks: HasKube, pod: Object, key: bytes) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from aksgpu.kube import pod_facts
+from aksgpu.kube import job_facts, pod_facts
 from aksgpu.kube.client import Object
 
 __all__ = ["JobStatus"]
@@ -89,7 +89,7 @@ class JobStatus:
 
 
 def _phase(job: Object, status: Mapping[str, Any], pods: Sequence[Object] | None) -> _Phase:
-    conditions = {each["type"]: each for each in status.get("conditions") or () if each["status"] == "True"}
+    conditions = job_facts.true_conditions(job)
     if "Complete" in conditions:
         return _Phase("Complete")
     if "Failed" in conditions:

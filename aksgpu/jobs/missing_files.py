@@ -1,4 +1,4 @@
-"""Note on an exception of a pod that a file was missing there which exists on this machine."""
+"""The note for an exception of a pod that did not find a file that exists on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The objects of a manifest beside its Job: told apart, and applied before the Job."""
+"""The objects of a manifest beside its Job, which are applied before the Job."""
 
 from __future__ import annotations
 

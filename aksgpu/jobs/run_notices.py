@@ -1,4 +1,4 @@
-"""What a user should know when a function is submitted: an earlier run of it, and nodes that disappear."""
+"""What a user should know when a function is submitted: an earlier run of it that has not ended."""
 
 from __future__ import annotations
 
@@ -18,13 +18,6 @@ __all__ = ["note_earlier_runs", "remember"]
 
 _READING_SECONDS = 5.0
 """Seconds that looking at an earlier run may take."""
-
-
-_POOLS_SECONDS = 10.0
-"""Seconds that reading the node pools may take."""
-
-_warned: set[str] = set()
-"""Names of the clusters whose pools were looked at."""
 
 
 class _Run(NamedTuple):

@@ -11,7 +11,7 @@ from aksgpu.jobs.executor_manifest import is_own_variable
 from aksgpu.jobs.job_outcome import is_executor_job
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.jobs.secret_texts import SECRET_NAME, hide_in_text, hide_secrets
-from aksgpu.kube import node_facts, pod_facts
+from aksgpu.kube import job_facts, node_facts, pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.label_names import SCALE_SET_PRIORITY
 from aksgpu.payload.job_annotations import FUNCTION, PACKAGES, PARAMETERS
@@ -224,10 +224,8 @@ def _ended_at(job: Object, status: JobStatus, times: Sequence[tuple[datetime, da
     ends = [end for _, end in times if end is not None]
     if ends:
         return max(ends)
-    for condition in (job.get("status") or {}).get("conditions") or ():
-        if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
-            return _time(condition["lastTransitionTime"])
-    return None
+    condition = job_facts.end_condition(job)
+    return None if condition is None else _time(condition["lastTransitionTime"])
 
 
 def _seconds(started: datetime, ended: datetime | None) -> float:

@@ -269,7 +269,7 @@ class Session:
             waiting.clear()
         if not waiting:
             job, pods = self._read()
-            pod = next((pod for pod in reversed(pods) if _runs(pod)), None)
+            pod = next((pod for pod in reversed(pods) if pod_facts.container_runs(pod, MAIN)), None)
             if pod is None:
                 return None, explanation.describe(JobStatus.from_objects(job, pods))
             connection = self._start_program(pod)
@@ -481,11 +481,3 @@ def check_idle(value: object) -> float:
             hint="Ten minutes are idle='10m'.",
         )
     return seconds
-
-
-def _runs(pod: Object) -> bool:
-    """Return whether the program's container runs."""
-    for entry in (pod.get("status") or {}).get("containerStatuses") or ():
-        if entry["name"] == MAIN:
-            return "running" in (entry.get("state") or {})
-    return False

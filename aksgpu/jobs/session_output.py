@@ -12,9 +12,6 @@ from aksgpu.payload.session_frames import DISPLAY
 
 __all__ = ["SessionOutput"]
 
-_BINARY = ("image/png", "image/jpeg")
-"""MIME types whose text is base64, as Jupyter has it."""
-
 
 class SessionOutput:
     """Writes output to the streams of this process. Characters that come in pieces are put together."""

@@ -11,10 +11,10 @@ from aksgpu.errors import AksGpuError
 from aksgpu.jobs.job_status import JobStatus
 from aksgpu.waiting import deadline
 
-__all__ = ["StateExplanation"]
+__all__ = ["EXPLAINED_PHASES", "StateExplanation"]
 
-_EXPLAINED = ("Pending", "Suspended", "Failed")
-"""Phases that are explained."""
+EXPLAINED_PHASES = ("Pending", "Suspended", "Failed")
+"""Phases of Jobs that are explained."""
 _AFTER = 3.0
 """Seconds for which a Job may wait before that is explained. A failure is explained at once."""
 _EVERY = 15.0
@@ -66,7 +66,7 @@ class StateExplanation:
         return str(status) if found is None else found.verdict
 
     def _is_due(self, phase: str, now: float) -> bool:
-        if phase not in _EXPLAINED or now - self._asked_at < _EVERY:
+        if phase not in EXPLAINED_PHASES or now - self._asked_at < _EVERY:
             return False
         return phase == "Failed" or now - self._since >= _AFTER
 

@@ -8,10 +8,15 @@ from dataclasses import dataclass
 
 from aksgpu.common.kubernetes_objects import Object
 
-__all__ = ["GpuHealth", "gpu_health"]
+__all__ = ["GpuHealth", "concerns_gpus", "gpu_health"]
 
-_GPU_CONDITION = re.compile(r"gpu|nvlink|xid|nvidia|dcgm|ib_?link|infiniband|grid_?licen|\becc", re.I)
-"""Types of conditions about GPUs, such as ``GPUMissing``, ``XIDErrors`` and ``UnhealthyNvidiaDevicePlugin``."""
+_GPU = re.compile(
+    r"gpu|nvlink|xid|nvidia|dcgm|ib_?link|infiniband|grid_?licen|(?:^|unhealthy|missing|invalid|expired)grid|\becc",
+    re.I,
+)
+"""Words in the types of conditions about GPUs."""
+_GOOD = re.compile(r"(?:(?<!not)ready|(?<!un)healthy|(?<!un)available)$", re.I)
+"""Ends of the types of conditions whose status True is not a problem."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,18 @@ class GpuHealth:
         return "; ".join(parts)
 
 
+def concerns_gpus(condition: str) -> bool:
+    """Return whether conditions of a type report problems of GPUs, of the links between them, or of InfiniBand.
+
+    Args:
+        condition: the type, such as ``GPUMissing``, ``XIDErrors`` or ``UnhealthyNvidiaDevicePlugin``.
+    """
+    return _GPU.search(condition) is not None and _GOOD.search(condition) is None
+
+
 def gpu_health(conditions: Iterable[Object]) -> GpuHealth:
     """Return the health of a node's GPUs from the node's conditions."""
-    about_gpus = [each for each in conditions if _GPU_CONDITION.search(str(each.get("type") or ""))]
+    about_gpus = [each for each in conditions if concerns_gpus(str(each.get("type") or ""))]
     problems = tuple(_text(each) for each in about_gpus if each.get("status") == "True")
     unknown = tuple(str(each["type"]) for each in about_gpus if each.get("status") not in ("True", "False"))
     return GpuHealth(problems, unknown, bool(about_gpus))

@@ -28,6 +28,7 @@ __all__ = [
     "check_path",
     "check_path_segment",
     "check_plural",
+    "check_rule",
     "check_subresource",
     "join",
     "proposed",
@@ -94,40 +95,40 @@ def check_name(kind: str, value: object, argument: str = "name") -> str:
     Raises:
         InvalidInput: the name is not valid; the message says what a valid name is, and the hint proposes one.
     """
-    return _checked(_RULES.get(kind, SUBDOMAIN), value, argument, f"the name of a {kind}")
+    return check_rule(_RULES.get(kind, SUBDOMAIN), value, argument, f"the name of a {kind}")
 
 
 def check_namespace(value: object, argument: str = "namespace") -> str:
     """Return the name of a namespace if it is valid; otherwise raise InvalidInput."""
-    return _checked(LABEL, value, argument, "the name of a namespace")
+    return check_rule(LABEL, value, argument, "the name of a namespace", example="default")
 
 
-def check_container(value: object, argument: str = "container") -> str:
+def check_container(value: object) -> str:
     """Return the name of a container if it is valid; otherwise raise InvalidInput."""
-    return _checked(LABEL, value, argument, "the name of a container")
+    return check_rule(LABEL, value, "container", "the name of a container")
 
 
-def check_subresource(value: object, argument: str = "subresource") -> str:
+def check_subresource(value: object) -> str:
     """Return a subresource such as ``status`` if it is valid; otherwise raise InvalidInput."""
-    return _checked(LABEL, value, argument, "a subresource such as 'status'")
+    return check_rule(LABEL, value, "subresource", "a subresource such as 'status'")
 
 
-def check_plural(value: object, argument: str = "plural") -> str:
+def check_plural(value: object) -> str:
     """Return a resource's plural such as ``jobs`` if it is valid; otherwise raise InvalidInput."""
-    return _checked(LABEL, value, argument, "a resource such as 'jobs'")
+    return check_rule(LABEL, value, "plural", "a resource such as 'jobs'")
 
 
-def check_kind(value: object, argument: str = "kind") -> str:
+def check_kind(value: object) -> str:
     """Return a kind such as ``Job`` if it is valid; otherwise raise InvalidInput."""
     if isinstance(value, str) and _KIND.fullmatch(value):
         return value
     raise InvalidInput(
-        f"`{argument}` must be a Kubernetes kind (letters and digits), got {shown(value)}",
+        f"`kind` must be a Kubernetes kind (letters and digits), got {shown(value)}",
         hint="A kind is written as in a manifest, such as 'Job' or 'ConfigMap'.",
     )
 
 
-def check_api_version(value: object, argument: str = "apiVersion") -> str:
+def check_api_version(value: object) -> str:
     """Return an API version such as ``batch/v1`` if it is valid; otherwise raise InvalidInput."""
     if isinstance(value, str):
         group, slash, version = value.rpartition("/")
@@ -135,14 +136,14 @@ def check_api_version(value: object, argument: str = "apiVersion") -> str:
         if _VERSION.fullmatch(version) and (not slash or group_is_valid):
             return value
     raise InvalidInput(
-        f"`{argument}` must be 'VERSION' or 'GROUP/VERSION', got {shown(value)}",
+        f"`apiVersion` must be 'VERSION' or 'GROUP/VERSION', got {shown(value)}",
         hint="For a Job it is 'batch/v1', for a Pod 'v1'.",
     )
 
 
-def check_path_segment(value: object, argument: str = "name") -> str:
+def check_path_segment(value: object) -> str:
     """Return text that is one segment of a path, for any kind; otherwise raise InvalidInput."""
-    return _checked(PATH_SEGMENT, value, argument, "one segment of a path")
+    return check_rule(PATH_SEGMENT, value, "name", "one segment of a path")
 
 
 def join(segments: Iterable[str]) -> str:
@@ -185,13 +186,25 @@ def proposed(value: object, longest: int = LABEL.longest) -> str:
     return words.strip("-")[:longest].strip("-")
 
 
-def _checked(rule: Rule, value: object, argument: str, what: str) -> str:
+def check_rule(rule: Rule, value: object, argument: str, what: str, *, example: str = "training-1") -> str:
+    """Return a name if it follows a rule.
+
+    Args:
+        rule: the rule.
+        value: the name.
+        argument: the caller's argument, for the error.
+        what: what the name is for, such as ``the name of a Job``.
+        example: a valid name, for a value that no valid name resembles.
+
+    Raises:
+        InvalidInput: the name is not valid; the message has the rule, and the hint a valid name.
+    """
     if isinstance(value, str) and len(value) <= rule.longest and rule.pattern.fullmatch(value):
         return value
     better = proposed(value, min(rule.longest, LABEL.longest))
     raise InvalidInput(
         f"`{argument}` must be {what} ({rule.text}), got {shown(value)}",
-        hint=f"Use {better!r}, for example." if better else "For example: 'training-1'.",
+        hint=f"For example {argument}={better or example!r}.",
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, NamedTuple
 
+from aksgpu.common import times
 from aksgpu.common.kubernetes_objects import Object
 from aksgpu.kube.node_facts import gpus_of
 
@@ -13,6 +14,8 @@ __all__ = [
     "STUCK",
     "UNPULLABLE",
     "State",
+    "container_runs",
+    "container_state",
     "containers",
     "disruption",
     "ended",
@@ -71,6 +74,20 @@ def containers(status: Object) -> tuple[Object, ...]:
     Sidecars are init containers and end after the containers, so their state matters less.
     """
     return (*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ()))
+
+
+def container_state(pod: Object, name: str) -> Object:
+    """Return the state of a container that is not an init container; empty if the pod has none of this name yet."""
+    for entry in (pod.get("status") or {}).get("containerStatuses") or ():
+        if entry["name"] == name:
+            found: Object = entry.get("state") or {}
+            return found
+    return {}
+
+
+def container_runs(pod: Object, name: str) -> bool:
+    """Return whether a container that is not an init container runs."""
+    return "running" in container_state(pod, name)
 
 
 def _container_states(status: Object) -> Iterator[State]:
@@ -140,20 +157,12 @@ def ended_by_deletion(pod: Object, failure: Object) -> bool:
         failure: the container's ``terminated`` state.
     """
     metadata = pod["metadata"]
-    deadline = _moment(metadata.get("deletionTimestamp"))
-    finished = _moment(failure.get("finishedAt"))
+    deadline = times.parse(metadata.get("deletionTimestamp"))
+    finished = times.parse(failure.get("finishedAt"))
     if deadline is None or finished is None:
         return False
     deleted = deadline - timedelta(seconds=float(metadata.get("deletionGracePeriodSeconds") or 0))
     return finished > deleted or (finished == deleted and failure.get("exitCode") in _SIGNALLED)
-
-
-def _moment(stamp: Any) -> datetime | None:
-    """Return a timestamp of the API server as datetime; None if it is missing or invalid."""
-    try:
-        return datetime.fromisoformat(str(stamp)) if stamp else None
-    except ValueError:
-        return None
 
 
 def restarts(pod: Object) -> int:

@@ -63,7 +63,9 @@ class KubeCluster:
         self.registry = Registry(Store(root / "kube.db"))
         self.agent = NodeAgent(self.registry.with_manager("kubelet"), root, settings, addresses)
         self.controllers = ControllerManager(self.registry.with_manager("kube-controller-manager"), settings)
-        self.api = KubeApi(self.registry, node=self.agent, tokens=tokens, certificates=certificates, version=version)
+        self.api = KubeApi(
+            self.registry, node=self.agent, tokens=tokens, certificates=certificates, secret=secret, version=version
+        )
 
     async def start(self) -> None:
         """Open the store and start all parts; raises LaptopError if the store cannot be read."""

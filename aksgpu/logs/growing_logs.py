@@ -139,7 +139,7 @@ class GrowingLogs:
     Args:
         aks: the cluster.
         job: name of the Job.
-        namespace: of the Job.
+        namespace: the Job's namespace.
 
     Attributes:
         pods: the Job's Pod objects when they were read last, oldest first.

@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from aksgpu.common.arguments import integer
 from aksgpu.errors import InvalidInput, KubernetesError, LogsGone, NotFound
-from aksgpu.kube import pod_facts
+from aksgpu.kube import job_facts, pod_facts
 from aksgpu.kube.client import HasKube, Kube, Object
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.kube.label_names import COMPLETION_INDEX, FAILURE_COUNT, IGNORED_FAILURE_COUNT
@@ -450,7 +450,7 @@ def choose_pods(job: Object, pods: list[Object]) -> list[Object]:
 def has_run(job: Object) -> bool:
     """Return whether the Job has, or had, pods."""
     status = job.get("status") or {}
-    return bool(count_ended(job) or status.get("active") or _has_ended(job))
+    return bool(count_ended(job) or status.get("active") or job_facts.end_condition(job))
 
 
 def _count_succeeded(pods: list[Object]) -> int:
@@ -467,7 +467,7 @@ def _follow_pods(
         # The Job is read before its pods are listed. If it has ended, the list has all its pods.
         now = retrying.call(lambda: _find_same_job(kube, owner), retries, f"job {name}")
         pods = _list_pods(kube, owner, retries)
-        has_ended = now is None or _has_ended(now)
+        has_ended = now is None or job_facts.end_condition(now) is not None
         left = [pod for pod in pods if pod["metadata"]["uid"] not in followed]
         # A pod that waits for a GPU does not block one that runs. The list is read again after each pod.
         chosen = next((pod for pod in left if has_ended or pod["spec"].get("nodeName")), None)
@@ -523,11 +523,6 @@ def _find_same_job(kube: Kube, job: Object) -> Object | None:
     """Return the current state of the Job; None if it was deleted, even if there is a new one with its name."""
     now = kube.find("Job", job["metadata"]["name"], job["metadata"]["namespace"])
     return now if now is not None and now["metadata"]["uid"] == job["metadata"]["uid"] else None
-
-
-def _has_ended(job: Object) -> bool:
-    conditions = (job.get("status") or {}).get("conditions") or ()
-    return any(each["type"] in ("Complete", "Failed") and each["status"] == "True" for each in conditions)
 
 
 def count_ended(job: Object) -> int:

@@ -7,15 +7,15 @@ taint ``sku=gpu:NoSchedule``; the other is what the tutorial printed in 2020. Th
 
 from __future__ import annotations
 
-import re
 from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 
-from aksgpu.common.arguments import integer, shown
+from aksgpu.common.arguments import flag, integer, shown
 from aksgpu.errors import InvalidInput
+from aksgpu.kube import path_names
 from aksgpu.manifests.convert import as_jobs
 
 __all__ = ["Version", "as_jobs", "device_plugin", "mnist", "path"]
@@ -24,9 +24,6 @@ Version = Literal["current", "2020"]
 """The versions of each manifest."""
 
 _FOLDER = Path(__file__).parent
-_NAME = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?")
-_LONGEST_NAME = 63
-"""Characters of a container's name."""
 _MAX_STEPS = 10**9
 """Largest number of training steps."""
 
@@ -72,11 +69,7 @@ def device_plugin(version: Version = "current", *, pass_device_specs: bool = Fal
     Raises:
         InvalidInput: the version does not exist, or ``pass_device_specs`` is not a boolean.
     """
-    if not isinstance(pass_device_specs, bool):
-        raise InvalidInput(
-            f"`pass_device_specs` must be True or False, got {shown(pass_device_specs)}",
-            hint="Write pass_device_specs=True.",
-        )
+    flag("pass_device_specs", pass_device_specs)
     objects = _load("device-plugin", version)
     if pass_device_specs:
         daemon_set = objects[-1]
@@ -117,7 +110,7 @@ def mnist(
             f"`learning_rate` must be a positive number, got {shown(learning_rate)}", hint="learning_rate=0.001"
         )
     if name is not None:
-        _check_name(name)
+        path_names.check_rule(path_names.LABEL, name, "name", "the name of a Job")
     (job,) = _load("mnist", version)
     template = job["spec"]["template"]
     (container,) = template["spec"]["containers"]
@@ -140,17 +133,6 @@ def _is_rate(value: object) -> bool:
         return 0 < float(value) < float("inf")
     except OverflowError:
         return False
-
-
-def _check_name(name: object) -> None:
-    if isinstance(name, str) and len(name) <= _LONGEST_NAME and _NAME.fullmatch(name):
-        return
-    letters = re.sub(r"[^a-z0-9]+", "-", str(name)[:1000].lower()).strip("-")
-    proposal = letters[:_LONGEST_NAME].strip("-") or "training-1"
-    raise InvalidInput(
-        f"`name` must be lower case letters, digits and '-', at most {_LONGEST_NAME} characters, got {shown(name)}",
-        hint=f"For example name={proposal!r}.",
-    )
 
 
 def _load(stem: str, version: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -131,7 +131,7 @@ class _Shape:
 
 
 class MetricsReader:
-    """Turns log lines into a DataFrame, piece by piece. The result does not depend on how the log is split.
+    r"""Turns log lines into a DataFrame, piece by piece. The result does not depend on how the log is split.
 
     Args:
         patterns: additional formats, tried before the built-in ones: a mapping from a metric's name to a regular
@@ -142,7 +142,7 @@ class MetricsReader:
 
     Example:
         >>> reader = MetricsReader()
-        >>> reader.feed_lines(["Accuracy at step 10: 0.7457"])
+        >>> reader.feed("Accuracy at step 10: 0.7457\n")
         >>> reader.frame()["accuracy"].tolist()
         [0.7457]
     """
@@ -185,21 +185,6 @@ class MetricsReader:
         lines = (before + piece if before else piece).split(b"\n")
         self._partial[source] = lines.pop()
         self._lines(lines, source)
-
-    def feed_lines(
-        self,
-        lines: Iterable[str] | Iterable[bytes],
-        *,
-        pod: str | None = None,
-        index: int | None = None,
-        attempt: int | None = None,
-    ) -> None:
-        """Read whole lines, with or without their newlines. The arguments are those of :meth:`feed`."""
-        source = _Source(pod, index, attempt)
-        for line in lines:
-            whole = line.encode("utf-8", "replace") if isinstance(line, str) else line
-            self._facts.feed(whole if whole.endswith(b"\n") else whole + b"\n")
-            self._lines(whole.removesuffix(b"\n").split(b"\n"), source)
 
     def frame(self) -> pd.DataFrame:
         """Return the metrics that were read so far. A last line without a newline is read as if it were complete."""
@@ -507,7 +492,7 @@ class MetricsReader:
                 stream.newest_step = step
                 stream.stepped = names
         if step is None:
-            step, kind = self._step(kind, epoch, names[0], stream)
+            step, kind = self._step(epoch, names[0], stream)
         if bar is None:
             self._step_kinds[kind] += 1
             self._rows.append(self._order, stream.place, time, step, epoch, names, values)
@@ -539,7 +524,7 @@ class MetricsReader:
             pending.order, stream.place, pending.time, pending.step, pending.epoch, names, values.values()
         )
 
-    def _step(self, kind: str, epoch: float, first: str, stream: _Stream) -> tuple[int, str]:
+    def _step(self, epoch: float, first: str, stream: _Stream) -> tuple[int, str]:
         """Return the step of a row that has none: that of the line before, or otherwise a count."""
         position = stream.context.position
         if position is not None and position[2] == stream.context.epoch:

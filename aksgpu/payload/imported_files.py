@@ -22,7 +22,7 @@ class Imported(NamedTuple):
     """Modules of the project that a program imports."""
 
     files: frozenset[Path]
-    """Their source files. Of a package, all its source files."""
+    """Their source files, which include all source files of a package."""
     search_path: tuple[Path, ...]
     """Directories, besides that of the program, in which they are found."""
     others: frozenset[str]

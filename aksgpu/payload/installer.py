@@ -105,6 +105,8 @@ class _Steps:
     def _install_with_uv(self, interpreter: str, lines: list[str], options: list[str], constraints: str) -> None:
         """Install with uv, which does not see the packages of the image: those it resolves to are left out."""
         uv = str(self._uv)
+        if self._environment.get("UV_NO_INDEX", "") not in ("", "0", "false"):
+            options = ["--no-index", *options]  # uv has the option, but no variable for it
         wanted = self._write("requirements.txt", [*options, *lines])
         present = self._write("present.txt", [f"{name}=={version}" for name, version in sorted(_installed().items())])
         resolved = self._directory / "resolved.txt"

@@ -175,18 +175,18 @@ class ProjectFiles:
         return name
 
 
-def collect(files: ProjectFiles, paths: Iterable[str], base: Path, argument: str = "include") -> None:
-    """Add files, directories and patterns such as ``configs/*.yaml``.
+def collect(files: ProjectFiles, paths: Iterable[str], base: Path) -> None:
+    """Add the files of the argument ``include``: files, directories and patterns such as ``configs/*.yaml``.
 
     Args:
         files: where they are added.
         paths: relative to ``base``, or else to the root.
         base: the directory that the user works in.
-        argument: the argument's name, for errors.
 
     Raises:
         InvalidInput: a path does not exist, is outside the root, or cannot be read.
     """
+    argument = "include"
     for text in paths:
         if _GLOB_CHARACTERS & set(text):
             _add_pattern(files, text, base, argument)

@@ -584,7 +584,7 @@ def call(header: dict[str, Any], entries: dict[str, bytes]) -> int:
         sys.stderr.write(traceback_text(error))
         write_outcome({"kind": "exception", "text": describe(error)}, failure_body(error))
         return 1
-    return deliver(header, value)
+    return deliver(value)
 
 
 def run_script(header: dict[str, Any], entries: dict[str, bytes]) -> int:
@@ -615,7 +615,7 @@ def exit_code_of(leaving: SystemExit) -> int:
     return 1
 
 
-def deliver(header: dict[str, Any], value: object) -> int:
+def deliver(value: object) -> int:
     """Write the value of the function."""
     try:
         body = pickler.dumps(value)

@@ -98,7 +98,7 @@ class _Writer:
 
     Args:
         by_value: the project's modules, by name.
-        whole: names of those that are sent as files. Of the others, only the source of what is used is sent.
+        whole: names of those that are sent as files. For the others, only the source of what is used is sent.
     """
 
     def __init__(self, by_value: Mapping[str, ModuleType], whole: set[str]) -> None:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aksgpu.common import quantities
-from aksgpu.common.arguments import integer
+from aksgpu.common.arguments import flag, integer
 from aksgpu.common.frames import frame
 from aksgpu.common.kubernetes_objects import Object
 from aksgpu.common.notices import warn
 from aksgpu.errors import AlreadyExists, Conflict, NotFound
-from aksgpu.kube import pod_facts
+from aksgpu.kube import path_names, pod_facts
 from aksgpu.kube.client import HasKube
 from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.storage import storage_arguments
@@ -125,9 +125,9 @@ def create(
     check_cluster(aks)
     storage_arguments.claim_name(name)
     size = integer("size_gb", size_gb, 1, _MOST_GIB)
-    storage_arguments.flag("shared", shared)
+    flag("shared", shared)
     if storage_class is not None:
-        storage_arguments.claim_name(storage_class, "storage_class")
+        path_names.check_name("StorageClass", storage_class, "storage_class")
     space = storage_arguments.namespace(namespace) or aks.kube.namespace
     classes, are_known = read_classes(aks)
     existing = aks.kube.find("PersistentVolumeClaim", name, space)

@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from aksgpu.common.arguments import shown
+from aksgpu.common.arguments import flag, shown
 from aksgpu.common.frames import frame
 from aksgpu.common.notices import warn
 from aksgpu.errors import InvalidInput, StorageError
@@ -86,7 +86,7 @@ def ls(
     check_cluster(aks)
     storage_arguments.claim_name(name)
     where = storage_arguments.claim_path(path, "path")
-    storage_arguments.flag("recursive", recursive)
+    flag("recursive", recursive)
     check_timeout(timeout)
     space = storage_arguments.namespace(namespace)
     timer = Timer(timeout)
@@ -180,7 +180,7 @@ def download(
     timer = Timer(timeout)
     helper = HelperPod(aks, name, namespace=space, timer=timer, read_only=True, progress=progress)
     with resumable(f"downloading from {name}"), helper, Progress(f"downloading from {name}", show=progress) as bar:
-        job = _Download(where, target, to, Meter(bar))
+        job = _Download(where, target, Meter(bar))
         transfer(helper, job.run, lambda: job.meter.moved + job.meter.files, timer)
     if job.left_out:
         warn(f"Special files, links out of the directory and vanished files were left out: {escaped(job.left_out)}")
@@ -202,9 +202,8 @@ def _local_target(to: object, own: str) -> Path:
 class _Download:
     """The state of a download, which outlives a connection."""
 
-    def __init__(self, source: str, path: Path, to: object, meter: Meter) -> None:
+    def __init__(self, source: str, path: Path, meter: Meter) -> None:
         self._source = source
-        self._to = to
         self.path = path
         self.meter = meter
         self.files: list[Entry] = []

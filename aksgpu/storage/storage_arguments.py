@@ -11,28 +11,20 @@ from aksgpu.common.arguments import shown
 from aksgpu.errors import InvalidInput
 from aksgpu.kube import path_names
 
-__all__ = ["checksum", "claim_name", "claim_path", "flag", "local_source", "namespace", "url"]
+__all__ = ["checksum", "claim_name", "claim_path", "local_source", "namespace", "url"]
 
-_LONGEST_CLAIM = 253
 _LONGEST_PATH = 4000
 """Characters of a path in a claim. Linux allows 4,096 bytes."""
 
 
-def claim_name(value: object, argument: str = "name") -> str:
+def claim_name(value: object) -> str:
     """Return the name of a claim."""
-    return path_names.check_name("PersistentVolumeClaim", value, argument)
+    return path_names.check_name("PersistentVolumeClaim", value)
 
 
 def namespace(value: object) -> str | None:
     """Return the name of a namespace; None for the context's."""
     return None if value is None else path_names.check_namespace(value)
-
-
-def flag(argument: str, value: object) -> bool:
-    """Return True or False."""
-    if isinstance(value, bool):
-        return value
-    raise InvalidInput(f"`{argument}` must be True or False, got {shown(value)}", hint=f"Write {argument}=True.")
 
 
 def claim_path(value: object, argument: str) -> str:

@@ -26,7 +26,7 @@ _TOP = 10
 _BOTTOM = 142
 """Pixels from the upper edge to the lowest value."""
 _MAX_POINTS = 400
-"""Points of a curve that are drawn. More cannot be told apart in this width."""
+"""Points of a curve that are drawn. More cannot be distinguished at this width."""
 _LINES = ("#2F8FCC", "#D55E00", "#009E73", "#CC79A7", "#8A8A8A", "#B8860B")
 """Readable on white and on black."""
 _INK = "#7A7A7A"

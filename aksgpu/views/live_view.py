@@ -14,6 +14,7 @@ from aksgpu import curves, notebook
 from aksgpu.errors import AksGpuError, Forbidden, NotFound, Unauthorized, Unreachable
 from aksgpu.jobs.state_explanation import StateExplanation
 from aksgpu.jobs.watchers import watchers
+from aksgpu.kube import job_facts
 from aksgpu.views import logtext, markup
 from aksgpu.views.observation import Observation
 from aksgpu.views.static_twin import Static, TwinDisplay
@@ -309,12 +310,11 @@ class JobView:
                 job = self._job.cluster.kube.get("Job", self._job.name, self._job.namespace)
         except AksGpuError:
             return  # the state was read; only the times are missing
-        status = job.get("status") or {}
         self._seen = replace(
             self._seen,
             max_steps=_max_steps(job),
-            started=_time(status.get("startTime")),
-            finished=_time(_end_time(status)) if self._seen.ended else None,
+            started=_time((job.get("status") or {}).get("startTime")),
+            finished=_time(_end_time(job)) if self._seen.ended else None,
         )
 
     def _read_verdict(self) -> None:
@@ -359,13 +359,10 @@ def _max_steps(job: Any) -> int:
     return int(value) if value.isdecimal() else 0
 
 
-def _end_time(status: dict[str, Any]) -> str | None:
-    if status.get("completionTime"):
-        return str(status["completionTime"])
-    for condition in status.get("conditions") or ():
-        if condition["type"] == "Failed" and condition["status"] == "True":
-            return str(condition["lastTransitionTime"])
-    return None
+def _end_time(job: Any) -> str | None:
+    """Return when a Job ended; None if it has not."""
+    condition = job_facts.end_condition(job) or {}
+    return (job.get("status") or {}).get("completionTime") or condition.get("lastTransitionTime")
 
 
 def _time(text: str | None) -> datetime | None:

@@ -38,7 +38,7 @@ _LABEL_WIDTH = "6.5em"
 _LONGEST_VERDICT = 600
 """Characters of a verdict that a view shows. job.why() has all of it."""
 _LONGEST_LABEL = 10
-"""Characters that fit into this width."""
+"""Characters that fit into :data:`_LABEL_WIDTH`."""
 
 
 def moment(when: datetime) -> str:

@@ -64,12 +64,12 @@ def test_the_effect_of_each_call_on_a_kubeconfig(
         pool = cluster.add_gpu_pool(aks, "gpunp")
     assert (pool.name, pool.count, pool.taints) == ("gpus", 1, ("sku=gpu:NoSchedule",))
     assert "not managed through Azure" in repr(pool)
-    with pytest.warns(UserWarning, match="nothing of it was deleted"):
+    with pytest.warns(UserWarning, match="nothing was deleted"):
         assert cluster.delete_pool(aks, "gpus") is False
     deletion = cluster.delete(aks)
     assert not deletion
     assert repr(deletion) == (
-        "Deletion(nothing deleted; cluster theirs is not managed through Azure, so nothing of it was deleted)"
+        "Deletion(nothing deleted; cluster theirs is not managed through Azure, so nothing was deleted)"
     )
     with (
         pytest.warns(UserWarning, match="It stays at the end of the block"),

@@ -156,6 +156,6 @@ def test_the_progress_of_as_completed_names_jobs_that_failed(cpu: jobs.Executor,
 
 
 @pytest.mark.parametrize("wrong", [[1], "job", [None]])
-def test_as_completed_refuses_what_is_no_job(wrong: object) -> None:
+def test_as_completed_refuses_other_objects_than_jobs(wrong: object) -> None:
     with pytest.raises(errors.InvalidInput, match="must be a list of Jobs"):
         jobs.as_completed(wrong)  # type: ignore[arg-type]  # what is tested

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import signal
@@ -20,7 +21,7 @@ from support.polling import wait_for
 
 from aksgpu import cluster, errors, jobs
 from aksgpu.cluster import Cluster
-from aksgpu.jobs import executor_manifest, job_launch
+from aksgpu.jobs import executor_arguments, executor_manifest, job_launch
 from aksgpu.jobs.executor_options import ExecutorOptions
 from aksgpu.payload import job_annotations
 
@@ -47,7 +48,7 @@ def env_of(container: dict[str, Any]) -> dict[str, Any]:
 
 
 def build(**options: Any) -> dict[str, Any]:
-    checked = ExecutorOptions.checked(**options)
+    checked = jobs.Executor(Cluster("unconnected"), **options).options
     return executor_manifest.build_manifest("name", "default", checked, ["payload"], environment_secret="values")
 
 
@@ -183,12 +184,10 @@ def test_wrong_options_are_named_before_anything_is_sent(options: dict[str, Any]
     assert raised.value.hint
 
 
-def test_the_executor_has_the_options_that_are_checked() -> None:
-    given = inspect.signature(jobs.Executor).parameters
-    checked = inspect.signature(ExecutorOptions.checked).parameters
-    assert {name: given[name].default for name in given if name != "aks"} == {
-        name: checked[name].default for name in checked
-    }
+def test_the_executor_keeps_each_of_its_options() -> None:
+    arguments = set(inspect.signature(jobs.Executor).parameters) - {"aks", "nodes", "processes"}
+    fields = {field.name for field in dataclasses.fields(ExecutorOptions)}
+    assert fields - {"interpreter", "secret_names"} == arguments
 
 
 def test_a_wrong_name_gets_one_that_is_valid(aks: Cluster) -> None:
@@ -198,7 +197,7 @@ def test_a_wrong_name_gets_one_that_is_valid(aks: Cluster) -> None:
     assert jobs.Executor(aks, name=proposal).options.name == proposal
 
 
-def test_what_is_no_function_is_refused(cpu: jobs.Executor) -> None:
+def test_an_object_that_is_not_a_function_is_refused(cpu: jobs.Executor) -> None:
     with pytest.raises(errors.InvalidInput, match="`fn` must be a function"):
         cpu.submit(5)  # type: ignore[arg-type]  # what is tested
     with pytest.raises(errors.InvalidInput, match=r"`fn` must be a function, got 'train\.py'") as raised:
@@ -216,7 +215,7 @@ def test_generated_names_suit_host_names(what: str) -> None:
     name = job_launch.new_name(what)
     assert len(name) <= 50
     assert name[0].isalpha()
-    assert ExecutorOptions.checked(name=name).name == name
+    assert executor_arguments.check_name(name) == name
 
 
 def test_a_gpu_pod_reserves_its_share_of_the_node(aks: Cluster) -> None:

@@ -137,7 +137,7 @@ def test_a_text_of_any_length_and_script_leaves_room_for_the_record(report: Any)
         assert len(record.body) == 100_000
 
 
-def test_a_cut_or_forged_message_is_no_value() -> None:
+def test_a_cut_or_forged_message_is_not_a_value() -> None:
     text = records.encode({"kind": "value"}, b"value", KEY)
     assert records.decode(text, KEY).body == b"value"
     for wrong in (text[:-1], text[: len(text) // 2], text.replace("aksgpu1", "aksgpu2"), text + "A", ""):

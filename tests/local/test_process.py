@@ -148,6 +148,26 @@ def test_a_cluster_through_kubectl_and_a_kill(home: Path, tmp_path: Path) -> Non
         assert sorted(name.split("-")[1] for name in found) == ["gpunp", "gpunp", "nodepool1"]
 
 
+def test_a_token_of_a_service_account_is_valid_after_a_restart(home: Path) -> None:
+    endpoint = local.start(home, settings=FAST)
+    kubeconfig = yaml.safe_load(make_cluster(endpoint))
+    path = kubeconfig["clusters"][0]["cluster"]["server"].removeprefix(endpoint.base_url)
+    administrator = kubeconfig["users"][0]["user"]["token"]
+    accounts = f"{path}/api/v1/namespaces/default/serviceaccounts"
+    account = {"metadata": {"name": "robot"}}
+    assert send(endpoint, "POST", accounts, document=account, token=administrator)[0] == 201
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    status, made = send(endpoint, "POST", f"{accounts}/robot/token", document=request, token=administrator)
+    assert status == 201
+    local.stop(home=home)
+    endpoint = local.start(home, settings=FAST)
+    review = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+    reviews = f"{path}/apis/authentication.k8s.io/v1/selfsubjectreviews"
+    status, found = send(endpoint, "POST", reviews, document=review, token=made["status"]["token"])
+    assert status == 201, found
+    assert found["status"]["userInfo"]["username"] == "system:serviceaccount:default:robot"
+
+
 def test_sigterm_stops_it_gracefully(home: Path) -> None:
     endpoint = local.start(home, settings=FAST)
     make_cluster(endpoint)

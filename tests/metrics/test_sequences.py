@@ -144,7 +144,7 @@ def test_positions_given_by_the_caller_are_kept() -> None:
     reader.feed("step=1 loss=0.5\nstep=2 lo", pod="a", index=0, attempt=0)
     reader.feed("step=1 loss=0.7\n", pod="b", index=1, attempt=0)
     reader.feed("ss=0.4\n", pod="a", index=0, attempt=0)
-    reader.feed_lines(["step=1 loss=0.6"], pod="a", index=0, attempt=1)
+    reader.feed("step=1 loss=0.6\n", pod="a", index=0, attempt=1)
     frame = reader.frame()
     columns = ["step", "pod", "index", "attempt", "loss"]
     assert frame[columns].to_numpy().tolist() == [

@@ -78,6 +78,7 @@ def test_a_claim_that_a_pod_uses_is_not_deleted(aks: Cluster) -> None:
         ({"name": "x", "size_gb": 0}, "`size_gb` must be an integer, 1 to"),
         ({"name": "x", "size_gb": 1.5}, "`size_gb` must be an integer"),
         ({"name": "x", "shared": "yes"}, "`shared` must be True or False, got 'yes'"),
+        ({"name": "x", "storage_class": "A b"}, "`storage_class` must be the name of a StorageClass"),
         (
             {"name": "x", "storage_class": "none-such"},
             "`storage_class` must be a class of the cluster, got 'none-such'",

@@ -95,7 +95,7 @@ def download(target: Path, entries: list[list[Any]]) -> _Download:
             frames += [({"t": "open", "i": index}, b""), ({"t": "data"}, b"evil")]
             frames += [({"t": "close", "i": index, "size": 4, "sha256": digest}, b"")]
     frames.append(({"t": "end"}, b""))
-    job = _Download("", target, None, Meter(Progress("test", show=False)))
+    job = _Download("", target, Meter(Progress("test", show=False)))
     job.run(Channel(ScriptedStreams(*frames), "data"))
     return job
 
@@ -273,7 +273,7 @@ def test_a_file_that_changes_during_the_upload_is_not_taken(tmp_path: Path) -> N
     assert not (claim / "file").exists()
 
 
-def test_a_program_that_is_no_helper_is_refused() -> None:
+def test_a_program_other_than_the_helper_is_refused() -> None:
     streams = ScriptedStreams()
     streams._pieces = [b"Welcome to this machine\n"]
     with pytest.raises(errors.StorageError, match="does not understand"):

@@ -71,7 +71,7 @@ def test_a_directory_travels_to_a_claim_and_back(aks: Cluster, claim: str, tmp_p
     assert tree(tmp_path / "back") == tree(source)
 
 
-def test_what_is_there_already_is_not_sent_again(aks: Cluster, claim: str, tmp_path: Path) -> None:
+def test_files_that_are_there_already_are_not_sent_again(aks: Cluster, claim: str, tmp_path: Path) -> None:
     source = tmp_path / "data"
     source.mkdir()
     for number in range(20):

@@ -177,8 +177,8 @@ def _exit_codes() -> str:
 
 
 def _plain(meaning: str) -> str:
-    """Return a verdict without the parts that a text fills in."""
-    return re.sub(r" ?\{\w+\}", "", re.sub(r"\[[^\[\]]*\]", "", meaning)).replace("  ", " ")
+    """Return a verdict without its optional parts, and with ``...`` for what a text fills in."""
+    return re.sub(r"\{\w+\}", "...", re.sub(r"\[[^\[\]]*\]", "", meaning))
 
 
 def _shortened(text: str) -> str:

@@ -47,10 +47,9 @@ async def test_names_every_reason(driver: ClusterDriver, controllers: Controller
     await driver.create_pod("plain", gpus=1)
     await driver.wait_until_unschedulable(
         "plain",
-        "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint(s). "
-        "no new claims to deallocate, "
-        "preemption: 0/2 nodes are available: 1 No preemption victims found for incoming pod, "
-        "1 Preemption is not helpful for scheduling.",
+        "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint(s). no new claims to "
+        "deallocate, preemption: 0/2 nodes are available: 1 No preemption victims found for incoming pod, 1 "
+        "Preemption is not helpful for scheduling.",
     )
     toleration = {"key": "sku", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}
     await driver.create_pod("tolerant", gpus=1, tolerations=[toleration])

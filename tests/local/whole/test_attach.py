@@ -139,7 +139,7 @@ def test_with_the_official_client(live_cluster: LiveCluster, api: client.CoreV1A
     wait_for(lambda: phase(live_cluster, "asks") == "Failed", 60)
 
 
-def test_input_goes_on_with_the_next_client(live_cluster: LiveCluster, api: client.CoreV1Api) -> None:
+def test_the_next_client_continues_the_input(live_cluster: LiveCluster, api: client.CoreV1Api) -> None:
     """Without ``stdinOnce`` the input does not end with the client."""
     create(live_cluster, api, "goes-on", "while read line; do echo got $line; done", stdin=True)
     for word in ("one", "two"):
