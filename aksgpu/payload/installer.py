@@ -111,7 +111,7 @@ class _Steps:
         present = self._write("present.txt", [f"{name}=={version}" for name, version in sorted(_installed().items())])
         resolved = self._directory / "resolved.txt"
         compile_command = [uv, "pip", "compile", wanted, "-c", constraints, "-o", str(resolved), "--no-header"]
-        compile_command += ["--no-annotate", "--python", sys.executable]
+        compile_command += ["--no-annotate", "--python", sys.executable, *self._index_options()]
         try:
             self._call([*compile_command, "-c", present])
         except InstallFailed:
@@ -120,7 +120,13 @@ class _Steps:
         rest = [line for line in resolved.read_text().splitlines() if line.strip() and not is_satisfied(line)]
         if rest:
             missing = self._write("missing.txt", [*options, *rest])
-            self._call([uv, "pip", "install", "--no-deps", "--python", interpreter, "-r", missing])
+            install_command = [uv, "pip", "install", "--no-deps", "--python", interpreter, *self._index_options()]
+            self._call([*install_command, "-r", missing])
+
+    def _index_options(self) -> list[str]:
+        """Return the option of uv for ``UV_NO_INDEX``, which pip has as a variable and uv has not."""
+        is_set = self._environment.get("UV_NO_INDEX", "").lower() not in ("", "0", "false", "no", "off")
+        return ["--no-index"] if is_set else []
 
     def _has(self, module: str) -> bool:
         command = [sys.executable, "-c", f"import {module}"]
