@@ -150,7 +150,15 @@ class DeadlineRetryPolicy(RetryPolicy):  # type: ignore[misc]  # the SDK is not 
             return _Failure(throttled_state(requested), max(requested, minimum), http_status, response=response)
         if http_status in TRANSIENT and is_read:
             return _Failure(_describe(http_response), max(wait, retry_after or 0.0), http_status, response=response)
-        if http_status < 300 and not _is_complete(http_response, is_read):
+        if http_status < 300 or _is_cut_off_refusal(http_response):
+            return self._complete(response, is_read, wait)
+        return response
+
+    def _complete(self, response: Any, is_read: bool, wait: float) -> Any:
+        """Return a response whose body is complete, or a :class:`_Failure`."""
+        http_response = response.http_response
+        http_status = int(http_response.status_code)
+        if not _is_complete(http_response, is_read):
             if not is_read:
                 raise IncompleteReadError(f"the response with status {http_status} was cut off")
             is_json = http_response.text().lstrip()[:1] in ("", "{", "[")
@@ -210,6 +218,12 @@ def _is_complete(response: Any, is_read: bool) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_cut_off_refusal(response: Any) -> bool:
+    """Return whether the body of a 404 was JSON and was cut off, so that it does not have Azure's error code."""
+    is_json = response.status_code == 404 and response.text().lstrip().startswith("{")
+    return is_json and not _is_complete(response, is_read=True)
 
 
 def _describe(response: Any) -> str:

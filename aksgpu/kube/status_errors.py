@@ -46,14 +46,27 @@ def from_response(http_status: int, body: bytes) -> KubernetesError:
     except ValueError:
         status = None
     text = body.decode("utf-8", "replace").strip()[:_LONGEST_TEXT]
-    is_status = isinstance(status, dict) and status.get("kind") == "Status"
-    if http_status == 404 and text not in ("", _NO_PATH) and not is_status:
-        # The page of a proxy, or of another server at this address, must not look as if the object did not exist.
-        message = f"the response is not the API server's: status 404, {text}"
-        return KubernetesError(message, status={"code": http_status}, hint=STALE_HINT)
+    if http_status == 404:
+        incomplete = _incomplete_not_found(text, status)
+        if incomplete is not None:
+            return incomplete
     if not isinstance(status, dict):
         status = {"message": text}
     return from_status({**status, "code": int(status.get("code") or http_status)})
+
+
+def _incomplete_not_found(text: str, status: Any) -> KubernetesError | None:
+    """Return the error for a 404 that is not the API server's whole response; None if it is.
+
+    The page of a proxy, or of another server at this address, must not look as if the object did not exist.
+    """
+    if text in ("", _NO_PATH) or (isinstance(status, dict) and status.get("kind") == "Status"):
+        return None
+    if status is None and (text.startswith("{") or _NO_PATH.startswith(text)):
+        return Unreachable(f"the response with status 404 ends early: {text}", hint=UNREACHABLE_HINT)
+    return KubernetesError(
+        f"the response is not the API server's: status 404, {text}", status={"code": 404}, hint=STALE_HINT
+    )
 
 
 def from_status(status: Mapping[str, Any]) -> KubernetesError:
