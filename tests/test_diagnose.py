@@ -355,7 +355,8 @@ def deployed(pod: dict[str, Any], **more: Any) -> Callable[[Request], None]:
         elif last == pod["metadata"]["name"]:
             request.json(pod)
         elif last == "log":
-            request.text("2026-11-28T09:59:00.000000000Z last words\n")
+            words = "last words of the run before" if "previous" in request.query else "last words"
+            request.text(f"2026-11-28T09:59:00.000000000Z {words}\n")
         else:
             request.json({"metadata": {}, "items": []})
 
@@ -411,8 +412,18 @@ def disrupted(reason: str, **status: Any) -> dict[str, Any]:
         ),
         (
             on_node(container({"exitCode": 4, "finishedAt": "2026-11-28T09:59:58Z"}, terminated=KILLED), **DELETED),
-            "The program ended with exit code 4, and was started again once: last words",
+            "The program ended with exit code 4, and was started again once: last words of the run before",
             "orrect the program",
+        ),
+        (
+            on_node(container({"exitCode": 4, "finishedAt": "2026-11-28T09:59:58Z"}, running={}), **DELETED),
+            "The program ended with exit code 4, and was started again once: last words of the run before",
+            "orrect the program",
+        ),
+        (
+            on_node(container(terminated={"exitCode": 137, "reason": "OOMKilled", "finishedAt": DELETION}), **DELETED),
+            "The container used more memory than its limit (OOMKilled)",
+            "memory",
         ),
         (on_node(disrupted("PreemptionByScheduler"), **DELETED), "deleted: the scheduler gave its place", "capacity"),
         (

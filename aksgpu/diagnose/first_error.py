@@ -47,16 +47,20 @@ _ALWAYS_COMPARED = 300
 """Lines from the end of a log that are all compared with the table."""
 _RETRIED = re.compile(
     r"\btrying (?:the )?next|\bretrying\b|\bwill (?:be )?retr|\btrying again\b|\bRetrying \(Retry\("
-    r"|\[c10d\] The IPv[46] network addresses of ",
+    r"|\[c10d\] The IPv[46] network addresses of |\bthrown while requesting (?:HEAD|GET)\b|\bentering retry loop\b",
     re.I,
 )
 """What a program says about a failure after which it continues."""
-_FELL_BACK = re.compile(r"\bf(?:all(?:ing|s)?|ell) back\b|\bcontinuing (?:without|with)\b|\bis optional\b", re.I)
+_FELL_BACK = re.compile(
+    r"\bf(?:all(?:ing|s)?|ell) back\b|\bcontinuing (?:without|with)\b|\bis optional\b"
+    r"|\bUsing the latest cached version of |\bUnable to initialize backend '(?:tpu|rocm)'",
+    re.I,
+)
 """What a program says about something that it does not need."""
 _AT_END = 3
 """Lines from the end of a log in which a failure counts although the program tries again."""
 _WARNING = re.compile(
-    r"^[ *\[(|-]{0,3}(?:WARN(?:ING)?\b|W\d{4} )|^[\d/:,. -]{8,30}[ *\[(|-]{0,3}WARN(?:ING)?\b"
+    r"^[ *\[(|-]{0,3}(?:WARN(?:ING)?\b|[Ww]arning:|W(?:\d{3,4})? )|^[\d/:,. -]{8,30}[ *\[(|-]{0,3}WARN(?:ING)?\b"
     r"|^[\w/.:-]{1,200}: UserWarning: "
 )
 """The beginning of a line that its program calls a warning. Errors count before warnings."""
@@ -145,15 +149,16 @@ def find_first_error(text: str, rows: Sequence[FailureText]) -> FirstError | Non
     causes = [row for row in known if row.weight is Weight.CAUSE]
     symptoms = [row for row in known if row.weight is Weight.SYMPTOM]
     own = [block for block in blocks if _match(causes, block.text) or not _match(symptoms, block.text)]
-    if own:
-        return _from_block(lines, _first_fatal(lines, own), causes)
     survived = _survived_until(lines)
+    if own:
+        block = _first_fatal(lines, own)
+        later = _from_lines(lines, causes, failed_rank, start=survived) if block.end < survived else None
+        return later or _from_block(lines, block, causes)
     warnings = [row for row in known if row.weight is Weight.WARNING]
     return (
-        _from_lines(lines, causes, failed_rank, start=survived, errors_only=True)
-        or _from_lines(lines, causes, failed_rank, start=survived)
+        _from_lines(lines, causes, failed_rank, start=survived)
         or _from_lines(lines, symptoms, failed_rank)
-        or (_from_lines(lines, causes, failed_rank) if survived else None)
+        or _from_lines(lines, causes, failed_rank, end=survived)
         or _from_lines(lines, warnings, "")
     )
 
@@ -268,23 +273,22 @@ def _is_ordinary(text: str) -> bool:
 
 
 def _from_lines(
-    lines: Sequence[_Line], rows: Sequence[FailureText], rank: str, *, start: int = 0, errors_only: bool = False
+    lines: Sequence[_Line], rows: Sequence[FailureText], rank: str, *, start: int = 0, end: int | None = None
 ) -> FirstError | None:
-    """Return the first line that a row recognises, of the rank that failed first if it has one.
+    """Return the first line that a row recognises. Lines that their program calls warnings count after all others.
 
     Args:
         lines: the log.
         rows: the rows of one weight.
-        rank: the rank that failed first; empty if that is not known.
+        rank: the rank that failed first, whose lines count before those of other ranks; empty if that is not known.
         start: the number of the first line that is compared.
-        errors_only: leave out the lines that their program calls warnings.
+        end: the number of the first line after those that are compared; None if the last line is compared too.
     """
-    found: FirstError | None = None
+    others: FirstError | None = None
+    warned: FirstError | None = None
     seen: set[str] = set()
-    for number in range(start, len(lines)):
+    for number in range(start, len(lines) if end is None else end):
         line = lines[number]
-        if errors_only and _WARNING.match(line.text):
-            continue
         if number < len(lines) - _ALWAYS_COMPARED:
             # Lines that differ only in their numbers, such as those of a progress bar, are compared once.
             shape = _NUMBER.sub("0", line.text)
@@ -293,14 +297,30 @@ def _from_lines(
             seen.add(shape)
             if not _is_sign(line.text):
                 continue
-        failure = None if _is_retried(lines, number) else _match(rows, _with_next(lines, number))
+        is_warning = _WARNING.match(line.text) is not None
+        if is_warning and warned is not None:
+            continue
+        failure = None if _is_retried(lines, number) else _match_line(rows, lines, number)
         if failure is None or (failure.weight is Weight.CAUSE and _continues_after(lines, number)):
             continue
         error = FirstError(line.text.strip(), _excerpt(lines, number), failure, certain=failure.weight is Weight.CAUSE)
-        if not rank or line.rank == rank:
+        if is_warning:
+            warned = error
+        elif not rank or line.rank == rank:
             return error
-        found = found or error
-    return found
+        else:
+            others = others or error
+    return others or warned
+
+
+def _match_line(rows: Iterable[FailureText], lines: Sequence[_Line], number: int) -> Failure | None:
+    """Return the failure of the first row whose text begins in a line. Some texts have two lines."""
+    text = _with_next(lines, number)
+    for row in rows:
+        found = row.find(text)
+        if found is not None and found.start < len(lines[number].text):
+            return found
+    return None
 
 
 def _is_retried(lines: Sequence[_Line], number: int) -> bool:
@@ -318,7 +338,7 @@ def _continues_after(lines: Sequence[_Line], number: int) -> bool:
 
 
 def _with_next(lines: Sequence[_Line], number: int) -> str:
-    """Return a line, followed by the next ones of the same process, because some texts have two lines."""
+    """Return a line, followed by the next ones of the same process unless they can be about failures themselves."""
     texts = [lines[number].text]
     for line in lines[number + 1 : number + 3]:
         if line.rank == lines[number].rank and not _is_sign(line.text):

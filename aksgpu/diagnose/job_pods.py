@@ -140,7 +140,8 @@ def _relation(reader: ClusterReader, pod: Object, first: Diagnosis) -> str:
         return "ended because the cluster ended it"
     if failure is None:
         return "failed without running"
-    text = reader.log(pod, failure["container"], lines=_COMPARED_LINES)
+    previous = pod_facts.has_run_since(pod, failure)
+    text = reader.log(pod, failure["container"], previous=previous, lines=_COMPARED_LINES)
     known = gpu_failures.from_log(text or "")
     if known is not None and known.name == first.cause:
         return "failed in the same way"

@@ -499,9 +499,7 @@ def _failed(reader: ClusterReader, obj: Object, rows: Rows) -> Diagnosis:
     return reader.diagnosis(verdict, _FAILED_POD_CURES.get(word, _RUN_AGAIN), rows, cause=word)
 
 
-def _crashed(
-    reader: ClusterReader, obj: Object, failure: Mapping[str, Any], rows: Rows, events: list[Event]
-) -> Diagnosis:
+def _crashed(reader: ClusterReader, obj: Object, failure: Object, rows: Rows, events: list[Event]) -> Diagnosis:
     """Explain a pod whose program failed.
 
     Args:
@@ -524,8 +522,7 @@ def _crashed(
     if runner is not None and runner[1]:
         verdict = f"The program ended with exit code {failure.get('exitCode')}{again}: {runner[0]}"
         return Diagnosis(verdict, runner[1], rows)
-    # While the next run is in progress, the log of the failed run is the previous one.
-    previous = pod_facts.state(obj).word == "Running"
+    previous = pod_facts.has_run_since(obj, failure)
     log = program_log.read(reader, obj, failure["container"], previous=previous)
     rows = (*rows, *log.rows(_SHOWN_LOG))
     if reason == "OOMKilled":

@@ -467,7 +467,7 @@ IMAGE_CONTENT_TEXTS = (
     ),
     FailureText(
         name="the container's user has no name",
-        pattern=r"getpwuid\(\): uid not found|I have no name!|no such user: \d",
+        pattern=r"getpwuid\(\): uid not found|no such user: \d",
         verdict="the container's user has a number without a name in the image, and the program asks for the name",
         cure=Cure(
             "Set USER, LOGNAME and HOME in env (HOME to a directory that the user may write), or leave runAsUser out; "

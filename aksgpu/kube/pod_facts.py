@@ -21,6 +21,7 @@ __all__ = [
     "ended",
     "ended_by_deletion",
     "gpus",
+    "has_run_since",
     "job_name",
     "last_failure",
     "owner",
@@ -150,7 +151,8 @@ def ended_by_deletion(pod: Object, failure: Object) -> bool:
     """Return whether a container ended because its pod was being deleted.
 
     Times have a resolution of one second. In the second of the deletion, the exit code decides: a Job with the restart
-    policy OnFailure deletes its pod at its last failure, often in the same second.
+    policy OnFailure deletes its pod at its last failure, often in the same second. A program that the kernel ended for
+    its memory (OOMKilled) failed by itself.
 
     Args:
         pod: the pod.
@@ -162,7 +164,26 @@ def ended_by_deletion(pod: Object, failure: Object) -> bool:
     if deadline is None or finished is None:
         return False
     deleted = deadline - timedelta(seconds=float(metadata.get("deletionGracePeriodSeconds") or 0))
-    return finished > deleted or (finished == deleted and failure.get("exitCode") in _SIGNALLED)
+    if finished == deleted:
+        return failure.get("exitCode") in _SIGNALLED and failure.get("reason") != "OOMKilled"
+    return finished > deleted
+
+
+def has_run_since(pod: Object, failure: Object) -> bool:
+    """Return whether a container has run again since it failed. The log of the failed run is then the previous one.
+
+    Args:
+        pod: the pod.
+        failure: the result of :func:`last_failure`.
+    """
+    for entry in containers(pod.get("status") or {}):
+        if entry["name"] != failure["container"]:
+            continue
+        state = entry.get("state") or {}
+        run = state.get("terminated")
+        if "running" in state or (run and {**run, "container": entry["name"]} != failure):
+            return True
+    return False
 
 
 def restarts(pod: Object) -> int:

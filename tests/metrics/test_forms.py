@@ -365,6 +365,10 @@ TABLES: dict[str, list[dict[str, Any]]] = {
     ],
     "epoch\tloss\tacc\n1\t0.5\t85.0%\n2\t0.25\n": [{"epoch": 1, "loss": 0.5, "acc": 0.85}],
     "step,duration\n10,2.5\n": [],
+    "epoch,train_loss\n1,0.5\nSaved, as the best\n2,0.4\nnodes,pods\n5,7\n": [
+        {"epoch": 1, "train_loss": 0.5},
+        {"epoch": 2, "train_loss": 0.4},
+    ],
     "| step | time |\n|---|---|\n| 10 | 2.5 |\n": [],
     "----------------------\n| weight decay | 0.1  |\n| max_steps    | 500  |\n----------------------\n": [],
     "--------------------\n| learner/ |       |\n| loss     | 0.5   |\n--------------------\n": [],
@@ -381,6 +385,7 @@ TABLES: dict[str, list[dict[str, Any]]] = {
         {"epoch": 2, "eval_accuracy": 0.75}
     ],
     'DLLL {"type": "LOG", "step": "PARAMETER", "data": {"lr": 0.1}}\n': [],
+    "DLL 2020-11-27 12:39:38.592000 - PARAMETER lr : 0.1 \n": [],
     'DLLL {"type": "LOG", "step": [], "data": {"val.loss": 1.5, "elapsed": 12.5}}\n': [{"step": 0, "val.loss": 1.5}],
 }
 NOTHING = [

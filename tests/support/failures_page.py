@@ -77,10 +77,10 @@ The first run of a round is the better estimate for a text that nobody has tried
 library for the cause, a busy GPU for a lost one, the memory of the GPU for that of the node, a timeout for a missing
 login, or an error in Azure for one in the request. Round 2 had texts of Ray, XGBoost and the container hook, of which
 the tables had few. Rounds 3 and 4 had texts of Open MPI, vLLM, TensorRT, Hugging Face, storage accounts, volumes,
-probes and scripts. The wrong verdicts of these rounds took an error that the program had survived for the cause, a
-lack of memory for a probe, and a missing driver for one too many, or found no cause in an event that names it. Round 4
-looked for what the tables lacked, so its first run is worse than that of an ordinary failure. The texts of rounds 1
-and 3 include those of Azure, which are in `tests/data/azure-refusals.yaml`.
+probes and scripts. The wrong verdicts of these rounds named an error that the program had survived, a lack of memory
+where a probe had failed, and a missing driver where the image had files of the driver, or found no cause in an event
+that names it. Round 4 looked for what the tables lacked, so its first run is worse than that of an ordinary failure.
+The texts of rounds 1 and 3 include those of Azure, which are in `tests/data/azure-refusals.yaml`.
 
 """
 

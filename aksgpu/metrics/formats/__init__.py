@@ -17,8 +17,8 @@ from aksgpu.metrics.formats import (
     progress_bars,
     pytorch,
     spacy,
-    tables,
     tensorflow,
+    text_tables,
     vision,
 )
 from aksgpu.metrics.formats.model import Bar, Context, Format, Row
@@ -38,7 +38,7 @@ FORMATS: tuple[Format, ...] = (
     *large_models.FORMATS,
     *boosting.FORMATS,
     *progress_bars.FORMATS,
-    *tables.FORMATS,
+    *text_tables.FORMATS,
     *key_values.FORMATS,
 )
 """In the order in which they are tried. Only the first that claims a line reads it."""

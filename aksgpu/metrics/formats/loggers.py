@@ -15,6 +15,8 @@ __all__ = ["FORMATS", "read_dllogger", "read_espnet", "read_mlperf"]
 _DLLOGGER = re.compile(r"DLL \d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,9})? - ")
 _DLLOGGER_ITEM = re.compile(rf"(?<!\S)(?P<name>[A-Za-z][\w/@.\-]{{0,80}}) : (?P<value>{NUMBER})(?P<unit>\s?%)?(?=\s|$)")
 _DLLOGGER_JSON = "DLLL "
+_PARAMETER = "PARAMETER"
+"""What DLLogger prints in place of the step before settings."""
 _MLPERF = re.compile(r":::MLL(?:OG (?=\{)| [\d.]{1,24} (?P<key>\w{1,80}): (?=\{))")
 _ESPNET = re.compile(
     r"(?P<epoch>\d{1,9})epoch(?::(?P<split>\w{1,40}):\d{1,15}-(?P<step>\d{1,15})batch: | results: (?=\[))"
@@ -29,6 +31,8 @@ def read_dllogger(text: str, context: Context) -> list[Row] | None:
     found = _DLLOGGER.match(text)
     if not found:
         return None
+    if text.startswith(_PARAMETER, found.end()):
+        return []
     items = list(_DLLOGGER_ITEM.finditer(text, found.end()))
     position = positions.find(text[found.end() : items[0].start()]) if items else None
     if position is None:

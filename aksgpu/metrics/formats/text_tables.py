@@ -19,6 +19,8 @@ _EMPTY = frozenset({"", "-", "None", "none", "N/A", "n/a", "No log"})
 """Cells of a metric that has no value in a row."""
 _RULE = re.compile(r"[\s|:+\-]{3,2000}")
 _GAP = re.compile(r"\s{2,80}")
+_OTHER_HEADER = re.compile(r"[A-Za-z_]\w{0,60}(?:,[A-Za-z_]\w{0,60}){1,100}\s{0,8}")
+"""The header of another CSV, which ends a table."""
 _COLUMN_LIMIT = 100
 """Columns of a table."""
 _MIN_COLUMNS = 2
@@ -52,10 +54,19 @@ def read_columns(text: str, context: Context) -> list[Row] | None:
         return None
     if _RULE.fullmatch(text):
         return []
+    if _OTHER_HEADER.fullmatch(text):
+        context.header = ()
+        context.header_kind = ""
+        return None
     delimiter, *names = context.header
     cells = _cells(text, delimiter)
     if len(cells) != len(names):
         return None
+    return _column_row(names, cells, context)
+
+
+def _column_row(names: list[str], cells: list[str], context: Context) -> list[Row] | None:
+    """Return the row of a line of a table, or None if its cells are not numbers."""
     first = _CELL.fullmatch(cells[0])
     position = None if first is None else integer(float(first[1]))
     if position is None:
