@@ -113,6 +113,17 @@ def test_map_gives_results_in_the_order_of_the_items(cpu: jobs.Executor) -> None
     assert len({job.name for job in results.jobs}) == 3
 
 
+class Rates:
+    """A sequence of the old kind, such as many data sets: it has no ``__iter__``."""
+
+    def __getitem__(self, index: int) -> int:
+        return [3, 1][index]
+
+
+def test_map_takes_a_sequence_without_iter(cpu: jobs.Executor) -> None:
+    assert list(cpu.map(square, Rates(), timeout=TIMEOUT)) == [9, 1]  # type: ignore[arg-type]  # iter() takes it
+
+
 def stop(number: int) -> int:
     raise StopIteration(number)
 
