@@ -80,6 +80,7 @@ def launch(
     name = options.name or new_name(what)
     fingerprint = _fingerprint(payload, options)
     if options.replace:
+        require_claims(aks, options, namespace)  # before the old run is lost
         Job(aks, name, namespace=namespace).delete()
     if options.name:
         existing = _existing(aks, name, namespace, fingerprint, what, options.replace)

@@ -281,6 +281,9 @@ def test_an_old_run_is_returned_with_a_warning_or_replaced(named: jobs.Executor,
         warnings.simplefilter("error")
         again = jobs.Executor(aks, gpus=0, name="named", root=HERE, replace=False).submit(value, 1)
     assert again._object()["metadata"]["uid"] == uid
+    with pytest.raises(errors.NotFound, match="no claim 'none'"):
+        jobs.Executor(aks, gpus=0, name="named", root=HERE, replace=True, out="none").submit(value, 1)
+    assert first._object()["metadata"]["uid"] == uid
     replacing = jobs.Executor(aks, gpus=0, name="named", root=HERE, replace=True)
     assert replacing.submit(value, 1).result(TIMEOUT) == 1
     assert first._object()["metadata"]["uid"] != uid
