@@ -141,7 +141,17 @@ def test_a_file_that_includes_itself_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["", "numpy scipy", "numpy\nscipy", "pip install numpy", "numpy=2.0", "name: x", "- numpy", "[project]"]
+    "line",
+    [
+        "numpy # one\nscipy",
+        "numpy scipy",
+        "numpy\nscipy",
+        "pip install numpy",
+        "numpy=2.0",
+        "name: x",
+        "- numpy",
+        "[project]",
+    ],
 )
 def test_what_is_no_requirement_is_refused(line: str) -> None:
     with pytest.raises(errors.InvalidInput, match="`packages` must have one requirement in each"):
@@ -162,6 +172,12 @@ def test_what_is_no_requirement_is_refused(line: str) -> None:
 )
 def test_each_form_of_a_requirement_is_taken(line: str) -> None:
     assert from_list([f" {line} "]).requirements == (line,)
+
+
+def test_a_list_may_be_the_lines_of_a_file() -> None:
+    text = "# what the model needs\nnumpy==2.3.1  # pinned\n\n--no-deps\ntimm\n"
+    found = from_list(text.splitlines(keepends=True))
+    assert (found.requirements, found.options) == (("numpy==2.3.1", "timm"), ("--no-deps",))
 
 
 def test_a_list_may_include_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
