@@ -64,6 +64,23 @@ def test_packages_and_what_they_need_are_installed(interpreter: str, index: Path
     assert "the packages were ready after" in run.output
 
 
+@pytest.mark.parametrize(("value", "exit_code"), [("1", 0), ("False", records.NO_PACKAGES)])
+def test_a_variable_keeps_the_installer_from_using_an_index(
+    interpreter: str, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, exit_code: int
+) -> None:
+    for installer in ("PIP", "UV"):
+        monkeypatch.setenv(f"{installer}_NO_INDEX", value)
+        monkeypatch.setenv(f"{installer}_FIND_LINKS", str(index))
+        monkeypatch.setenv(f"{installer}_INDEX_URL", "http://127.0.0.1:1/simple")
+        monkeypatch.delenv(f"{installer}_EXTRA_INDEX_URL", raising=False)
+    for name in ("UV_INDEX", "UV_DEFAULT_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    payload = pack(versions, "aksgpu_test_tree", packages=from_list(["aksgpu_test_tree"]))
+    # Neither of them waits between its attempts to reach the index.
+    run = run_payload(payload, tmp_path, python=interpreter, env={"PIP_RETRIES": "0", "UV_HTTP_RETRIES": "0"})
+    assert run.exit_code == exit_code, run.output
+
+
 @pytest.mark.parametrize(
     ("requirement", "words"),
     [("aksgpu_test_absent", ["aksgpu", "absent"]), ("aksgpu_test_future", ["no wheel of the package for this Python"])],
