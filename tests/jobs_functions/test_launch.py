@@ -184,6 +184,20 @@ def test_wrong_options_are_named_before_anything_is_sent(options: dict[str, Any]
     assert raised.value.hint
 
 
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"secrets": 5}, 'For example secrets=["training-1"].'),
+        ({"image_pull_secrets": {"a"}}, 'For example image_pull_secrets=["training-1"].'),
+        ({"volumes": {"/data": "A b"}}, "For example volumes['/data']='a-b'."),
+    ],
+)
+def test_the_hint_has_a_value_of_the_options_kind(options: dict[str, Any], hint: str) -> None:
+    with pytest.raises(errors.InvalidInput) as raised:
+        jobs.Executor(Cluster("unconnected"), **options)
+    assert raised.value.hint == hint
+
+
 def test_the_executor_keeps_each_of_its_options() -> None:
     arguments = set(inspect.signature(jobs.Executor).parameters) - {"aks", "nodes", "processes"}
     fields = {field.name for field in dataclasses.fields(ExecutorOptions)}
