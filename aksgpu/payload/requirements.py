@@ -72,8 +72,8 @@ def from_list(lines: Sequence[str]) -> Packages:
             are left out. Files that they include are relative to the working directory.
 
     Raises:
-        InvalidInput: an item is no requirement; or it is a local path or an editable installation, which the pod does
-            not have.
+        InvalidInput: an item is not a requirement, or it is a local path or an editable installation, which the pod
+            does not have.
     """
     constraints: list[str] = []
     # An item of several lines stays whole, so that it is refused.

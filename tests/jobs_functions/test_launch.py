@@ -219,7 +219,7 @@ def test_an_object_that_is_not_a_function_is_refused(cpu: jobs.Executor) -> None
     assert "gpu.script" in raised.value.hint
 
 
-def test_a_map_of_what_is_no_iterable_is_refused(cpu: jobs.Executor) -> None:
+def test_a_map_of_an_object_that_is_not_iterable_is_refused(cpu: jobs.Executor) -> None:
     with pytest.raises(errors.InvalidInput, match=r"`iterables` must be .*, got 5 as number 2"):
         cpu.map(max, [1], 5)  # type: ignore[arg-type]  # what is tested
 

@@ -170,7 +170,7 @@ def test_a_file_that_includes_itself_is_refused(tmp_path: Path) -> None:
         "[project]",
     ],
 )
-def test_what_is_no_requirement_is_refused(line: str) -> None:
+def test_a_line_that_is_not_a_requirement_is_refused(line: str) -> None:
     with pytest.raises(errors.InvalidInput, match="`packages` must have one requirement in each"):
         from_list([line])
 
