@@ -239,6 +239,10 @@ class Executor:
             AlreadyExists: the Job of the executor's ``name`` runs something else.
             Forbidden: you may not create Jobs or Secrets, or a quota does not allow it.
 
+        Warns:
+            UserWarning: the Job of the executor's ``name`` has ended, and this is the old run; a file that usually
+                holds credentials is not sent; or the cluster's nodes may not be listed.
+
         Example:
             >>> job = gpu.script("train.py", "--epochs", 3, include=["configs/"])  # doctest: +SKIP
             >>> job.result()  # doctest: +SKIP
