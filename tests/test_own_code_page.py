@@ -15,7 +15,7 @@ from aksgpu import errors, jobs
 from aksgpu.cluster import Cluster
 from aksgpu.jobs import executor_arguments
 from aksgpu.kube import Kube, kubeconfig
-from aksgpu.payload import packing, project_files, records, runner
+from aksgpu.payload import packing, project_files, records, requirements, runner
 
 pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
@@ -53,6 +53,11 @@ LIMITS = {
     ),
     "between SIGTERM and SIGKILL": f"{runner.GRACE_SECONDS:g} s",
 }
+
+
+def test_the_page_names_the_variables_that_are_sent() -> None:
+    named = [name for _, cell in table("Packages") for name in re.findall(r"`([A-Z_]+)`", cell)]
+    assert sorted(named) == sorted(requirements._PASSED_ON)
 
 
 def test_the_limits_are_those_of_the_code() -> None:

@@ -8,7 +8,7 @@ import functools
 import inspect
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from aksgpu.common.arguments import flag, shown
@@ -239,6 +239,10 @@ class Executor:
             AlreadyExists: the Job of the executor's ``name`` runs something else.
             Forbidden: you may not create Jobs or Secrets, or a quota does not allow it.
 
+        Warns:
+            UserWarning: the Job of the executor's ``name`` has ended, and this is the old run; a file that usually
+                holds credentials is not sent; or the cluster's nodes may not be listed.
+
         Example:
             >>> job = gpu.script("train.py", "--epochs", 3, include=["configs/"])  # doctest: +SKIP
             >>> job.result()  # doctest: +SKIP
@@ -315,13 +319,8 @@ class Executor:
             >>> losses = list(gpu.map(train, [1e-3, 1e-2]))  # doctest: +SKIP
         """
         check_timeout(timeout)
-        for number, each in enumerate(iterables, 1):
-            if not isinstance(each, Iterable):
-                raise InvalidInput(
-                    f"`iterables` must be lists or other iterables, got {shown(each)} as number {number}",
-                    hint="For example gpu.map(train, [1e-3, 1e-2]).",
-                )
-        calls = list(zip(*iterables, strict=False))
+        iterators = [_iterator(each, number) for number, each in enumerate(iterables, 1)]
+        calls = list(zip(*iterators, strict=False))
         started: list[Job] = []
         created: set[str] = set()
         try:
@@ -384,6 +383,25 @@ def _no_function(value: object) -> InvalidInput:
     if str(value).endswith(".py"):
         hint = 'gpu.script("train.py") runs a file.'
     return InvalidInput(f"`fn` must be a function, got {shown(value)}", hint=hint)
+
+
+def _iterator(iterable: Iterable[Any], number: int) -> Iterator[Any]:
+    """Return an iterator of an argument of ``map``.
+
+    Args:
+        iterable: the argument. An object with ``__getitem__`` only can be iterated over too.
+        number: its position, counted from 1.
+
+    Raises:
+        InvalidInput: it is not iterable.
+    """
+    try:
+        return iter(iterable)
+    except TypeError:
+        raise InvalidInput(
+            f"`iterables` must be lists or other iterables, got {shown(iterable)} as number {number}",
+            hint="For example gpu.map(train, [1e-3, 1e-2]).",
+        ) from None
 
 
 def _refuse_unfinished_values(function: object) -> None:

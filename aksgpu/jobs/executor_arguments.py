@@ -159,7 +159,8 @@ def packages(value: object) -> Packages | None:
         if path.is_file():
             return from_file(path)
         raise InvalidInput(
-            f"`packages` must be a list, a requirements file or 'auto', got {shown(str(value))}, which is not a file",
+            f"`packages` must be a list, a requirements file, pyproject.toml or 'auto', got {shown(str(value))}, which "
+            "is not a file",
             hint=_PACKAGES_HINT,
         )
     return from_list(job_arguments.texts("packages", value, _PACKAGES_HINT) or ())
@@ -194,7 +195,8 @@ def secret_names(argument: str, values: object) -> tuple[str, ...]:
         return ()
     if isinstance(values, str):
         values = [values]
-    return tuple(object_name(argument, "Secret", each) for each in job_arguments.texts(argument, values) or ())
+    names = job_arguments.texts(argument, values, f'For example {argument}=["training-1"].') or []
+    return tuple(object_name(argument, "Secret", each) for each in names)
 
 
 def object_name(argument: str, kind: str, value: object) -> str:
@@ -302,5 +304,5 @@ def volumes(values: object) -> dict[str, str]:
                 + ("it has a ':'" if ":" in target else f"{taken or '/'} is in use"),
                 hint=f'For example volumes={{"/data": {claim!r}}}.',
             )
-        found[target] = object_name("volumes", "PersistentVolumeClaim", claim)
+        found[target] = object_name(f"volumes[{path!r}]", "PersistentVolumeClaim", claim)
     return found

@@ -11,10 +11,10 @@ import hashlib
 import json
 import re
 import secrets
-import warnings
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from aksgpu.common.notices import warn
 from aksgpu.errors import AlreadyExists, KubernetesError
 from aksgpu.jobs.executor_arguments import LONGEST_NAME
 from aksgpu.jobs.executor_manifest import MAIN, build_manifest, owned_secret
@@ -40,8 +40,6 @@ _LONGEST_NAME_SHOWN = 200
 """Characters of a function's name in an annotation."""
 _LONGEST_LIST = 10_000
 """Characters of a list of packages in an annotation."""
-_CALLER = 6
-"""Level of the user's call of ``submit`` or ``map``, for warnings."""
 _CLEANING_SECONDS = 10.0
 """Seconds that removing an unfinished launch may take."""
 _ABANDONED = timedelta(minutes=10)
@@ -80,6 +78,7 @@ def launch(
     name = options.name or new_name(what)
     fingerprint = _fingerprint(payload, options)
     if options.replace:
+        require_claims(aks, options, namespace)  # before the old run is lost
         Job(aks, name, namespace=namespace).delete()
     if options.name:
         existing = _existing(aks, name, namespace, fingerprint, what, options.replace)
@@ -180,10 +179,9 @@ def _fit_to_nodes(aks: HasKube, pod_spec: Object, options: ExecutorOptions) -> N
     """Add the tolerations, and the cores and memory, that fit the cluster's GPU nodes."""
     nodes = read_nodes(aks)
     if nodes is None:
-        warnings.warn(
+        warn(
             "You may not list the cluster's nodes. The documented taints of GPU nodes are tolerated, and without cpu= "
-            "and memory= nothing is reserved.",
-            stacklevel=_CALLER,
+            "and memory= nothing is reserved."
         )
     tolerate_gpu_nodes(pod_spec, nodes)
     cores, memory = node_share(nodes, options.gpus)
@@ -241,7 +239,7 @@ def _existing(aks: HasKube, name: str, namespace: str, fingerprint: str, what: s
     ending = describe_ending(aks, found) or ("was cancelled before its start" if was_cancelled(found) else "")
     if annotations.get(FINGERPRINT) == fingerprint:
         if ending and replace is None:
-            warnings.warn(f"Job {name!r} {ending}. This is the old run. {advice}", stacklevel=_CALLER - 1)
+            warn(f"Job {name!r} {ending}. This is the old run. {advice}")
         return job
     before = annotations.get(FUNCTION) or "another program"
     state = f"{ending}; it ran" if ending else "exists, has not ended, and runs"

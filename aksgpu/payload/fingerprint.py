@@ -27,6 +27,8 @@ _CLASS_FIELDS = frozenset(
     }
 )
 """Attributes of a class that do not change what it does, or that differ between kernels."""
+_VIEWS: tuple[Any, ...] = (type({}.keys()), type({}.values()), type({}.items()))
+"""Views of dicts."""
 
 
 def fingerprint(
@@ -150,9 +152,22 @@ class _Pickler(pickle.Pickler):
             return tuple, ([obj.__self__, obj.__func__],)
         if isinstance(obj, property):
             return tuple, ([obj.fget, obj.fset, obj.fdel],)
+        if isinstance(obj, memoryview):
+            return bytes, (obj.tobytes(),)
+        if isinstance(obj, _VIEWS):
+            return list, (list(obj),)
+        return self._reduce_wrapper(obj)
+
+    def _reduce_wrapper(self, obj: Any) -> Any:
+        """Return the function of what functools.lru_cache, classmethod or another wrapper of a library makes.
+
+        An object of the user's own class may hold more than the function, and is pickled as other objects are.
+        """
+        if not is_imported(type(obj), self._modules):
+            return NotImplemented
         wrapped = getattr(obj, "__wrapped__", None)
         if isinstance(wrapped, FunctionType) and not is_imported(obj, self._modules):
-            return tuple, ([wrapped],)  # such as what functools.lru_cache or classmethod make
+            return tuple, ([wrapped],)
         return NotImplemented
 
 

@@ -31,6 +31,8 @@ _BASIC = frozenset({"pip", "setuptools", "wheel", "uv"})
 """Distributions that images have by default."""
 _NO_WHEEL = ("no matching distribution", "has no wheels", "requires-python", "requires python", "no wheels with a")
 """Parts of messages of an index that has no file of the package for this Python."""
+_FALSE = ("", "0", "false", "f", "no", "n", "off")
+"""Values of a variable that mean false, in lower case."""
 
 
 class InstallFailed(Exception):
@@ -105,13 +107,13 @@ class _Steps:
     def _install_with_uv(self, interpreter: str, lines: list[str], options: list[str], constraints: str) -> None:
         """Install with uv, which does not see the packages of the image: those it resolves to are left out."""
         uv = str(self._uv)
-        if self._environment.get("UV_NO_INDEX", "") not in ("", "0", "false"):
+        if self._environment.get("UV_NO_INDEX", "").lower() not in _FALSE:
             options = ["--no-index", *options]  # uv has the option, but no variable for it
         wanted = self._write("requirements.txt", [*options, *lines])
         present = self._write("present.txt", [f"{name}=={version}" for name, version in sorted(_installed().items())])
         resolved = self._directory / "resolved.txt"
         compile_command = [uv, "pip", "compile", wanted, "-c", constraints, "-o", str(resolved), "--no-header"]
-        compile_command += ["--no-annotate", "--python", sys.executable, *self._index_options()]
+        compile_command += ["--no-annotate", "--python", sys.executable]
         try:
             self._call([*compile_command, "-c", present])
         except InstallFailed:
@@ -120,13 +122,7 @@ class _Steps:
         rest = [line for line in resolved.read_text().splitlines() if line.strip() and not is_satisfied(line)]
         if rest:
             missing = self._write("missing.txt", [*options, *rest])
-            install_command = [uv, "pip", "install", "--no-deps", "--python", interpreter, *self._index_options()]
-            self._call([*install_command, "-r", missing])
-
-    def _index_options(self) -> list[str]:
-        """Return the option of uv for ``UV_NO_INDEX``, which pip has as a variable and uv has not."""
-        is_set = self._environment.get("UV_NO_INDEX", "").lower() not in ("", "0", "false", "no", "off")
-        return ["--no-index"] if is_set else []
+            self._call([uv, "pip", "install", "--no-deps", "--python", interpreter, "-r", missing])
 
     def _has(self, module: str) -> bool:
         command = [sys.executable, "-c", f"import {module}"]

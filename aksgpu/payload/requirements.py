@@ -65,14 +65,21 @@ NONE = Packages()
 
 
 def from_list(lines: Sequence[str]) -> Packages:
-    """Return the packages of a list of requirements and options. Files that it includes are relative to the directory.
+    """Return the packages of a list of requirements and options.
+
+    Args:
+        lines: the requirements and options. They may be the lines of a requirements file, so comments and empty lines
+            are left out. Files that they include are relative to the working directory.
 
     Raises:
-        InvalidInput: an item is no requirement; or it is a local path or an editable installation, which the pod does
-            not have.
+        InvalidInput: an item is not a requirement, or it is a local path or an editable installation, which the pod
+            does not have.
     """
     constraints: list[str] = []
-    found = list(_expanded((line.strip() for line in lines), Path(), "packages", constraints, []))
+    # An item of several lines stays whole, so that it is refused.
+    items = [line.strip() for line in lines]
+    wanted = [item if "\n" in item else _without_comment(item).strip() for item in items]
+    found = list(_expanded(filter(None, wanted), Path(), "packages", constraints, []))
     return _sorted(found)._replace(constraints=tuple(constraints))
 
 

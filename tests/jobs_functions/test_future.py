@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,17 @@ def test_map_gives_results_in_the_order_of_the_items(cpu: jobs.Executor) -> None
     assert len({job.name for job in results.jobs}) == 3
 
 
+class Rates:
+    """A sequence of the old kind, such as many data sets: it has no ``__iter__``."""
+
+    def __getitem__(self, index: int) -> int:
+        return [3, 1][index]
+
+
+def test_map_takes_a_sequence_without_iter(cpu: jobs.Executor) -> None:
+    assert list(cpu.map(square, Rates(), timeout=TIMEOUT)) == [9, 1]  # type: ignore[arg-type]  # iter() takes it
+
+
 def stop(number: int) -> int:
     raise StopIteration(number)
 
@@ -140,19 +152,24 @@ def test_as_completed_gives_jobs_in_the_order_of_their_end(cpu: jobs.Executor, t
     assert [job.name for job in ended] == [first.name]
 
 
-def test_the_progress_of_as_completed_names_jobs_that_failed(cpu: jobs.Executor, tmp_path: Path) -> None:
+def test_the_progress_of_as_completed_names_jobs_that_failed(
+    cpu: jobs.Executor, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # which would shorten the line
     failing = [cpu.submit(square, -number) for number in range(1, 6)]
     for job in failing:
         with pytest.raises(errors.JobFailed):
             job.wait(TIMEOUT)
-    running = cpu.submit(wait_for_file, str(tmp_path / "never"))
-    ended = jobs.as_completed([*failing, running], timeout=0)
+    running = cpu.submit(wait_for_file, str(tmp_path / "signal"))
+    ended = jobs.as_completed([*failing, running], timeout=TIMEOUT, progress=True)
     failed = [next(ended) for _ in failing]
-    with pytest.raises(errors.WaitTimeout) as late:
-        next(ended)
     newest = ", ".join(job.name for job in reversed(failed[-3:]))
-    assert late.value.state == f"5 of 6 have ended, 5 failed: {newest} and 2 more"
-    running.delete()
+    shown = f"5 of 6 have ended, 5 failed: {newest} and 2 more"
+    with ThreadPoolExecutor(1) as pool:
+        last = pool.submit(next, ended)
+        wait_for(lambda: shown in capsys.readouterr().err, 60)
+        (tmp_path / "signal").write_text("now")
+        assert last.result(TIMEOUT).name == running.name
 
 
 @pytest.mark.parametrize("wrong", [[1], "job", [None]])

@@ -184,6 +184,20 @@ def test_wrong_options_are_named_before_anything_is_sent(options: dict[str, Any]
     assert raised.value.hint
 
 
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        ({"secrets": 5}, 'For example secrets=["training-1"].'),
+        ({"image_pull_secrets": {"a"}}, 'For example image_pull_secrets=["training-1"].'),
+        ({"volumes": {"/data": "A b"}}, "For example volumes['/data']='a-b'."),
+    ],
+)
+def test_the_hint_has_a_value_of_the_options_kind(options: dict[str, Any], hint: str) -> None:
+    with pytest.raises(errors.InvalidInput) as raised:
+        jobs.Executor(Cluster("unconnected"), **options)
+    assert raised.value.hint == hint
+
+
 def test_the_executor_keeps_each_of_its_options() -> None:
     arguments = set(inspect.signature(jobs.Executor).parameters) - {"aks", "nodes", "processes"}
     fields = {field.name for field in dataclasses.fields(ExecutorOptions)}
@@ -205,7 +219,7 @@ def test_an_object_that_is_not_a_function_is_refused(cpu: jobs.Executor) -> None
     assert "gpu.script" in raised.value.hint
 
 
-def test_a_map_of_what_is_no_iterable_is_refused(cpu: jobs.Executor) -> None:
+def test_a_map_of_an_object_that_is_not_iterable_is_refused(cpu: jobs.Executor) -> None:
     with pytest.raises(errors.InvalidInput, match=r"`iterables` must be .*, got 5 as number 2"):
         cpu.map(max, [1], 5)  # type: ignore[arg-type]  # what is tested
 
@@ -281,6 +295,9 @@ def test_an_old_run_is_returned_with_a_warning_or_replaced(named: jobs.Executor,
         warnings.simplefilter("error")
         again = jobs.Executor(aks, gpus=0, name="named", root=HERE, replace=False).submit(value, 1)
     assert again._object()["metadata"]["uid"] == uid
+    with pytest.raises(errors.NotFound, match="no claim 'none'"):
+        jobs.Executor(aks, gpus=0, name="named", root=HERE, replace=True, out="none").submit(value, 1)
+    assert first._object()["metadata"]["uid"] == uid
     replacing = jobs.Executor(aks, gpus=0, name="named", root=HERE, replace=True)
     assert replacing.submit(value, 1).result(TIMEOUT) == 1
     assert first._object()["metadata"]["uid"] != uid

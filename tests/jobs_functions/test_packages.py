@@ -64,6 +64,23 @@ def test_packages_and_what_they_need_are_installed(interpreter: str, index: Path
     assert "the packages were ready after" in run.output
 
 
+@pytest.mark.parametrize(("value", "exit_code"), [("1", 0), ("False", records.NO_PACKAGES)])
+def test_a_variable_keeps_the_installer_from_using_an_index(
+    interpreter: str, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, exit_code: int
+) -> None:
+    for installer in ("PIP", "UV"):
+        monkeypatch.setenv(f"{installer}_NO_INDEX", value)
+        monkeypatch.setenv(f"{installer}_FIND_LINKS", str(index))
+        monkeypatch.setenv(f"{installer}_INDEX_URL", "http://127.0.0.1:1/simple")
+        monkeypatch.delenv(f"{installer}_EXTRA_INDEX_URL", raising=False)
+    for name in ("UV_INDEX", "UV_DEFAULT_INDEX"):
+        monkeypatch.delenv(name, raising=False)
+    payload = pack(versions, "aksgpu_test_tree", packages=from_list(["aksgpu_test_tree"]))
+    # Neither of them waits between its attempts to reach the index.
+    run = run_payload(payload, tmp_path, python=interpreter, env={"PIP_RETRIES": "0", "UV_HTTP_RETRIES": "0"})
+    assert run.exit_code == exit_code, run.output
+
+
 @pytest.mark.parametrize(
     ("requirement", "words"),
     [("aksgpu_test_absent", ["aksgpu", "absent"]), ("aksgpu_test_future", ["no wheel of the package for this Python"])],
@@ -141,9 +158,19 @@ def test_a_file_that_includes_itself_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["", "numpy scipy", "numpy\nscipy", "pip install numpy", "numpy=2.0", "name: x", "- numpy", "[project]"]
+    "line",
+    [
+        "numpy # one\nscipy",
+        "numpy scipy",
+        "numpy\nscipy",
+        "pip install numpy",
+        "numpy=2.0",
+        "name: x",
+        "- numpy",
+        "[project]",
+    ],
 )
-def test_what_is_no_requirement_is_refused(line: str) -> None:
+def test_a_line_that_is_not_a_requirement_is_refused(line: str) -> None:
     with pytest.raises(errors.InvalidInput, match="`packages` must have one requirement in each"):
         from_list([line])
 
@@ -162,6 +189,12 @@ def test_what_is_no_requirement_is_refused(line: str) -> None:
 )
 def test_each_form_of_a_requirement_is_taken(line: str) -> None:
     assert from_list([f" {line} "]).requirements == (line,)
+
+
+def test_a_list_may_be_the_lines_of_a_file() -> None:
+    text = "# what the model needs\nnumpy==2.3.1  # pinned\n\n--no-deps\ntimm\n"
+    found = from_list(text.splitlines(keepends=True))
+    assert (found.requirements, found.options) == (("numpy==2.3.1", "timm"), ("--no-deps",))
 
 
 def test_a_list_may_include_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -305,6 +305,26 @@ def with_default(number: int = 1, *, factor: int = 1) -> int:
     return number * factor
 
 
+class Scaled:
+    """A decorator of a function that has a value of its own."""
+
+    def __init__(self, function: Any) -> None:
+        functools.update_wrapper(self, function)
+        self.factor = 1
+
+    def __call__(self) -> int:
+        return self.factor * int(self.__wrapped__())  # type: ignore[attr-defined]  # what update_wrapper sets
+
+
+@Scaled
+def scaled() -> int:
+    return 1
+
+
+def uses_scaled() -> int:
+    return scaled()
+
+
 def fingerprints(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str, str]]:
     """Yield a change's name, and the fingerprints of a call before and after it."""
     for kind, one, other in (
@@ -312,6 +332,12 @@ def fingerprints(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str, st
         ("self", Adder(1).add, Adder(2).add),
     ):
         yield kind, pack(one, 1).fingerprint, pack(other, 1).fingerprint
+    for view, other_view in ((memoryview(b"1"), memoryview(b"2")), ({1: 2}.keys(), {2: 2}.keys())):
+        yield type(view).__name__, pack(len, view).fingerprint, pack(len, other_view).fingerprint
+    before = pack(uses_scaled).fingerprint
+    with monkeypatch.context() as patch:
+        patch.setattr(scaled, "factor", 2)
+        yield "scaled", before, pack(uses_scaled).fingerprint
     for field, value in (("__defaults__", (2,)), ("__kwdefaults__", {"factor": 2})):
         before = pack(with_default).fingerprint
         with monkeypatch.context() as patch:

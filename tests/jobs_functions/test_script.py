@@ -323,6 +323,16 @@ def test_the_executors_packages_are_installed(aks: Cluster, project: Path, monke
     assert "VERSION 1.0" in job.logs()
 
 
+def test_the_warning_of_an_old_run_points_at_the_call_of_script(aks: Cluster, project: Path) -> None:
+    (project / "short.py").touch()
+    named = jobs.Executor(aks, gpus=0, name="short")
+    job = named.script("short.py").wait(TIMEOUT)
+    with pytest.warns(UserWarning, match="This is the old run") as warned:
+        named.script("short.py")
+    assert warned[0].filename == __file__
+    job.delete()
+
+
 @pytest.mark.parametrize("version", sorted(interpreters()))
 def test_a_script_runs_with_every_python(version: str, project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     payload, _ = pack_script(read_script("train.py", root=None), ["--epochs", "3"], ["configs/base.json"])
