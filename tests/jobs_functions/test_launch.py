@@ -228,6 +228,17 @@ def test_a_gpu_pod_reserves_its_share_of_the_node(aks: Cluster) -> None:
     job.delete()
 
 
+def test_why_does_not_change_the_manifest_of_a_call(aks: Cluster) -> None:
+    """The Secrets of the manifest are deleted with the Job, so the pod of a changed manifest could not start."""
+    job = jobs.Executor(aks, gpus=8, root=HERE).submit(value, 1)
+    wait_for(lambda: "no node has 8 nvidia.com/gpu" in job.why().verdict, TIMEOUT)
+    found = job.why()
+    assert found.fix.startswith("Ask for at most 1 for each pod")
+    assert not found.python
+    assert not found.shell
+    job.delete()
+
+
 # The same name again
 
 
