@@ -308,7 +308,9 @@ def test_without_a_name_each_call_is_a_new_job(cpu: jobs.Executor) -> None:
 def test_jobs_of_a_map_with_a_name_are_numbered(aks: Cluster) -> None:
     results = jobs.Executor(aks, gpus=0, name="points", root=HERE).map(value, [5, 6])
     assert [job.name for job in results.jobs] == ["points-0", "points-1"]
+    assert repr(results) == "MapResults(0 of 2 results read)"
     assert list(results) == [5, 6]
+    assert repr(results) == "MapResults(2 of 2 results read)"
     for job in results.jobs:
         job.delete()
 
