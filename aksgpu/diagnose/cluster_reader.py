@@ -14,6 +14,7 @@ from aksgpu.diagnose.cures import Cure, fill
 from aksgpu.diagnose.diagnosis import Diagnosis, Rows
 from aksgpu.diagnose.failure_text import Failure
 from aksgpu.diagnose.node_problems import NodeProblem, problems_of
+from aksgpu.diagnose.runner_exits import cure_of_call, is_call
 from aksgpu.errors import AksGpuError, GpuStackError, KubernetesError, NotFound, Unreachable
 from aksgpu.kube import path_names, pod_facts
 from aksgpu.kube.client import HasKube, Object
@@ -62,6 +63,7 @@ class ClusterReader:
             "GROUP": str(getattr(aks, "resource_group", "") or ""),
         }
         """Names that replace the placeholders of a cure."""
+        self._is_call = False
         self._unreachable = False
         self._shared = _Shared()
 
@@ -108,9 +110,16 @@ class ClusterReader:
         """Remember names that replace the placeholders of a cure. Empty ones are ignored."""
         self.names.update({name: value for name, value in names.items() if value})
 
+    def know_job(self, job: Object) -> None:
+        """Remember the names of a Job, and whether an Executor made it."""
+        metadata = job["metadata"]
+        self._is_call = is_call(job)
+        self.know(JOB=metadata["name"], NAMESPACE=metadata["namespace"])
+
     def know_pod(self, pod: Object) -> None:
-        """Remember the names of a pod, of its Job and of its image."""
+        """Remember the names of a pod, of its Job and of its image, and whether an Executor made it."""
         metadata = pod["metadata"]
+        self._is_call = is_call(pod)
         job = pod_facts.job_name(pod)
         image = str(pod["spec"]["containers"][0].get("image") or "")
         registry = _AZURE_REGISTRY.search(image)
@@ -141,6 +150,8 @@ class ClusterReader:
             error: makes the exception from the verdict and ``hint``; None if no class represents it.
             cause: the name of the cause in the tables.
         """
+        if self._is_call:
+            cure = cure_of_call(cure, cause)
         fix = fill(cure.advice_for(self.has_azure), self.names)
         raised = None if error is None else error(verdict, hint=fix)
         return Diagnosis(

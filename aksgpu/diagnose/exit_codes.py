@@ -7,9 +7,9 @@ from typing import NamedTuple
 from aksgpu.diagnose.cures import EDIT_JOB_SHELL, RUN_AGAIN, Cure, edit_job
 from aksgpu.diagnose.program_texts import SHARED_MEMORY_CURE
 
-__all__ = ["EXIT_CODES", "ExitCode", "meaning_of"]
+__all__ = ["EXIT_CODES", "SIGNALS", "ExitCode", "meaning_of"]
 
-_SIGNALS = 128
+SIGNALS = 128
 """Exit codes from here on name the signal that ended the program."""
 
 
@@ -95,5 +95,5 @@ def meaning_of(exit_code: object, signal: object = None) -> ExitCode | None:
         signal: the signal that ended it, if the runtime reports it.
     """
     if isinstance(signal, int) and signal:
-        return EXIT_CODES.get(_SIGNALS + signal)
+        return EXIT_CODES.get(SIGNALS + signal)
     return EXIT_CODES.get(exit_code) if isinstance(exit_code, int) else None

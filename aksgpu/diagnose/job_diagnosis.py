@@ -67,8 +67,7 @@ def explain_with(reader: ClusterReader, obj: Object, remembered: Diagnosis | Non
         obj: the Job object.
         remembered: as for :func:`explain_job`.
     """
-    metadata = obj["metadata"]
-    reader.know(JOB=metadata["name"], NAMESPACE=metadata["namespace"])
+    reader.know_job(obj)
     return reader.finish(_diagnose_job(reader, obj, remembered))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -14,13 +13,13 @@ from aksgpu.diagnose.cluster_reader import ClusterReader
 from aksgpu.diagnose.cures import EDIT_JOB_SHELL, RUN_AGAIN, Cure, edit_job
 from aksgpu.diagnose.diagnosis import Diagnosis, Rows
 from aksgpu.diagnose.events import Event, event_rows, events_about
-from aksgpu.diagnose.exit_codes import meaning_of
+from aksgpu.diagnose.exit_codes import SIGNALS, meaning_of
 from aksgpu.diagnose.failure_text import Failure, Weight
 from aksgpu.diagnose.kueue_workloads import explain_queued
 from aksgpu.diagnose.node_problems import problems_of
 from aksgpu.diagnose.pod_probes import PROBE, PROBE_CURE, failed_probe
 from aksgpu.diagnose.pod_scheduling import explain_unscheduled
-from aksgpu.diagnose.runner_exits import MEMORY_LIMIT, cure_of_call, explain_runner
+from aksgpu.diagnose.runner_exits import MEMORY_LIMIT, explain_runner
 from aksgpu.diagnose.start_texts import PULL_WAIT
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
@@ -527,7 +526,7 @@ def _crashed(reader: ClusterReader, obj: Object, failure: Object, rows: Rows, ev
     rows = (*rows, *log.rows(_SHOWN_LOG))
     if reason == "OOMKilled":
         verdict = f"The container used more memory than its limit (OOMKilled){again}."
-        return reader.diagnosis(verdict, cure_of_call(obj, _MEMORY, MEMORY_LIMIT), rows, cause=MEMORY_LIMIT)
+        return reader.diagnosis(verdict, _MEMORY, rows, cause=MEMORY_LIMIT)
     known = log.failure or gpu_failures.from_log(message)
     probe = failed_probe(events) if failure.get("exitCode") in _KILLED else None
     if probe is not None and probe.container == failure["container"] and not _is_cause(known):
@@ -539,13 +538,21 @@ def _crashed(reader: ClusterReader, obj: Object, failure: Object, rows: Rows, ev
         how = known.verdict if runner is None else f"{runner[0].rstrip('.')} ({known.verdict})"
         return _known_failure(reader, obj, f"{ended}: {how}.", known, rows)
     if runner is not None:
-        return Diagnosis(f"{ended}: {runner[0]}", "Correct the function, then submit it again.", rows)
+        return _failed_call(reader, f"{ended}: {runner[0]}", failure, rows)
     return _unknown_crash(reader, ended, log, failure, rows)
 
 
 def _is_cause(known: Failure | None) -> bool:
     """Whether a log shows a failure that explains how the program ended."""
     return known is not None and known.weight is Weight.CAUSE
+
+
+def _failed_call(reader: ClusterReader, verdict: str, failure: Mapping[str, Any], rows: Rows) -> Diagnosis:
+    """Explain an Executor's program whose log shows no known failure: by the signal that ended it, if one did."""
+    code = meaning_of(failure.get("exitCode"), failure.get("signal"))
+    if code is None or int(failure.get("exitCode") or 0) < SIGNALS:
+        return Diagnosis(verdict, "Correct the program, then submit it again.", rows)
+    return reader.diagnosis(f"{verdict}. The exit code says: {code.meaning}.", code.cure, rows, cause=code.name)
 
 
 def _unknown_crash(
@@ -575,7 +582,6 @@ def _known_failure(reader: ClusterReader, obj: Object, verdict: str, known: Fail
     node = reader.node(node_name) if node_name else None
     labels = ((node or {}).get("metadata") or {}).get("labels") or {}
     reader.know(POOL=labels.get("kubernetes.azure.com/agentpool") or labels.get("agentpool"))
-    known = replace(known, cure=cure_of_call(obj, known.cure, known.name))
     image = labels.get("kubernetes.azure.com/node-image-version")
     if image:
         rows = (*rows, ("node image", image))

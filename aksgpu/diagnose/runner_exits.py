@@ -12,7 +12,7 @@ from aksgpu.kube.client import Object
 from aksgpu.payload import records
 from aksgpu.payload.job_annotations import EXECUTOR
 
-__all__ = ["MEMORY_LIMIT", "cure_of_call", "explain_runner"]
+__all__ = ["MEMORY_LIMIT", "cure_of_call", "explain_runner", "is_call"]
 
 MEMORY_LIMIT = "the container's memory limit"
 """The cause of a container that used more memory than its limit."""
@@ -40,11 +40,21 @@ _TEXTS = {
     records.NO_OUTPUT: "the claim for output cannot be written",
 }
 """What the codes mean, for a pod without a message."""
+_REPLACES_JOB = "kubectl replace --force"
+"""Part of the commands that delete a Job and create a changed one."""
 _SUBMIT_AGAIN = "then submit it again."
+_SHM = f"Raise Executor(shm=), or use no worker processes (num_workers=0); {_SUBMIT_AGAIN}"
 _OPTIONS = {
     "a file or directory is missing": "Send the file with Executor(include=), name the claim that has it in "
     f"Executor(volumes=), or correct the path; {_SUBMIT_AGAIN}",
     MEMORY_LIMIT: f"Raise Executor(memory=), or have the program use less; {_SUBMIT_AGAIN}",
+    "a killed program": "Raise Executor(memory=) if the program needs more memory, or correct the program; "
+    f"{_SUBMIT_AGAIN} diagnose.node(aks, 'NODE') shows whether the node reports a lack of memory.",
+    "/dev/shm is too small": _SHM,
+    "a bus error": _SHM,
+    "a Python module is missing": "Name its package in Executor(packages=), or use an image that has it; "
+    f"{_SUBMIT_AGAIN}",
+    "arguments that the program does not know": f"Correct the arguments of the script; {_SUBMIT_AGAIN}",
 }
 """What to do with the options of the Executor, by the cause."""
 
@@ -56,7 +66,7 @@ def explain_runner(obj: Object, failure: Mapping[str, Any]) -> tuple[str, str] |
         obj: the Pod object.
         failure: the ``terminated`` state of the container that failed.
     """
-    if EXECUTOR not in (obj["metadata"].get("labels") or {}):
+    if not is_call(obj):
         return None
     code = int(failure.get("exitCode") or 0)
     text = pod_facts.readable_message(failure).strip() or _TEXTS.get(code, "")
@@ -65,22 +75,29 @@ def explain_runner(obj: Object, failure: Mapping[str, Any]) -> tuple[str, str] |
     return text, _FIXES.get(code, "")
 
 
-def cure_of_call(obj: Object, cure: Cure, cause: str) -> Cure:
-    """Return what helps against a failure, for an Executor's pod without changes of the Job's manifest.
+def is_call(obj: Object) -> bool:
+    """Return whether an Executor made a Job or a pod.
+
+    Args:
+        obj: the Job or Pod object.
+    """
+    return EXECUTOR in (obj["metadata"].get("labels") or {})
+
+
+def cure_of_call(cure: Cure, cause: str) -> Cure:
+    """Return what helps an Executor's Job or pod without changes of the Job's manifest.
 
     The manifest refers to Secrets that are deleted with the Job, so a changed manifest cannot be applied again.
 
     Args:
-        obj: the Pod object.
         cure: what helps a Job with a manifest.
         cause: the name of the cause in the tables.
     """
-    if EXECUTOR not in (obj["metadata"].get("labels") or {}):
-        return cure
+    shell = cure.shell.removesuffix(EDIT_JOB_SHELL).rstrip()
     return replace(
         cure,
         advice=_OPTIONS.get(cause) or cure.advice.replace(RUN_AGAIN, _SUBMIT_AGAIN),
         other_advice=cure.other_advice.replace(RUN_AGAIN, _SUBMIT_AGAIN),
         python="" if "jobs.apply(" in cure.python else cure.python,
-        shell="" if cure.shell == EDIT_JOB_SHELL else cure.shell,
+        shell="" if _REPLACES_JOB in shell else shell,
     )

@@ -301,7 +301,10 @@ class Job:
         error = self._exception_of(record)
         lost = job_outcome.lost_files(record)
         if lost:
-            text = f"job {self.name} wrote files that are deleted with its pod: {lost}. Write them to a volume."
+            text = (
+                f"job {self.name} wrote files that are deleted with its pod: {lost}. Files in the directory AKSGPU_OUT "
+                "of Executor(out=) and on the claims of Executor(volumes=) are kept."
+            )
             warnings.warn(text, stacklevel=2)
         if error is not None:
             raise error

@@ -43,6 +43,9 @@ class MapResults(Iterator[Any]):
         self._timer = Timer(timeout)
         self._next = 0
 
+    def __repr__(self) -> str:
+        return f"MapResults({self._next} of {len(self.jobs)} results read)"
+
     def __next__(self) -> Any:
         if self._next >= len(self.jobs):
             raise StopIteration

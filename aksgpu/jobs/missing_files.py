@@ -6,6 +6,9 @@ from pathlib import Path
 
 __all__ = ["missing_file_note"]
 
+_NUMPY_END = " not found."
+"""End of numpy's text about a file that it does not find."""
+
 
 def missing_file_note(text: str) -> str:
     """Return what to do about a file that the pod did not have and this machine has; empty in all other cases.
@@ -29,9 +32,17 @@ def missing_file_note(text: str) -> str:
 
 
 def _file_of(text: str) -> str:
-    """Return the file that the text of a FileNotFoundError ends with, in quotes; empty if there is none."""
+    """Return the file that the text of a FileNotFoundError names; empty if it names none.
+
+    Python's own text ends with the name in quotes; that of ``numpy.loadtxt`` is ``NAME not found.``
+    """
+    _, is_missing_file, message = text.partition("FileNotFoundError: ")
+    if not is_missing_file:
+        return ""
+    if message.endswith(_NUMPY_END):
+        return message.removesuffix(_NUMPY_END)
     quote = text[-1:]
-    if "FileNotFoundError: " not in text or quote not in ("'", '"'):
+    if quote not in ("'", '"'):
         return ""
     _, colon, name = text[:-1].rpartition(f": {quote}")
     return name if colon else ""

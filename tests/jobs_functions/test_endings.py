@@ -155,6 +155,28 @@ def test_a_signal_is_explained(cpu: jobs.Executor) -> None:
     assert "SIGSEGV" in job.why().verdict
 
 
+def test_a_function_that_is_killed_may_need_more_memory(cpu: jobs.Executor) -> None:
+    job = cpu.submit(kill, int(signal.SIGKILL))
+    with pytest.raises(errors.JobFailed):
+        job.wait(TIMEOUT)
+    found = job.why()
+    assert found.cause == "a killed program"
+    assert found.fix.startswith("Raise Executor(memory=)")
+
+
+def import_missing() -> None:
+    import no_such_module  # noqa: F401
+
+
+def test_a_missing_module_is_a_package_of_the_executor(cpu: jobs.Executor) -> None:
+    job = cpu.submit(import_missing)
+    with pytest.raises(errors.JobFailed):
+        job.wait(TIMEOUT)
+    found = job.why()
+    assert found.fix.startswith("Name its package in Executor(packages=)")
+    assert not found.python
+
+
 def test_a_container_that_is_killed_for_its_memory_is_a_failed_job(aks: Cluster) -> None:
     gpu = jobs.Executor(aks, gpus=0, memory="256Mi", root=HERE)
     job = gpu.submit(lambda: len(bytearray(2**30)) and time.sleep(60))

@@ -242,6 +242,17 @@ def test_a_gpu_pod_reserves_its_share_of_the_node(aks: Cluster) -> None:
     job.delete()
 
 
+def test_why_does_not_change_the_manifest_of_a_call(aks: Cluster) -> None:
+    """The Secrets of the manifest are deleted with the Job, so the pod of a changed manifest could not start."""
+    job = jobs.Executor(aks, gpus=8, root=HERE).submit(value, 1)
+    wait_for(lambda: "no node has 8 nvidia.com/gpu" in job.why().verdict, TIMEOUT)
+    found = job.why()
+    assert found.fix.startswith("Ask for at most 1 for each pod")
+    assert not found.python
+    assert not found.shell
+    job.delete()
+
+
 # The same name again
 
 
@@ -314,7 +325,9 @@ def test_without_a_name_each_call_is_a_new_job(cpu: jobs.Executor) -> None:
 def test_jobs_of_a_map_with_a_name_are_numbered(aks: Cluster) -> None:
     results = jobs.Executor(aks, gpus=0, name="points", root=HERE).map(value, [5, 6])
     assert [job.name for job in results.jobs] == ["points-0", "points-1"]
+    assert repr(results) == "MapResults(0 of 2 results read)"
     assert list(results) == [5, 6]
+    assert repr(results) == "MapResults(2 of 2 results read)"
     for job in results.jobs:
         job.delete()
 

@@ -204,8 +204,9 @@ def test_files_that_the_script_writes_are_not_lost_without_a_word(gpu: jobs.Exec
     text = "open('model.bin', 'w').write('x')\nopen('configs/base.json', 'a').write(' ')\n"
     (project / "writes.py").write_text(text)
     job = gpu.script("writes.py", include=["configs/base.json", "configs/deep"])
-    with pytest.warns(UserWarning, match=r"deleted with its pod: configs/base\.json, model\.bin\."):
+    with pytest.warns(UserWarning, match=r"deleted with its pod: configs/base\.json, model\.bin\.") as warned:
         job.result(TIMEOUT)
+    assert "AKSGPU_OUT of Executor(out=)" in str(warned[0].message)
     assert "files in the working directory are deleted with this pod: configs/base.json, model.bin" in job.logs()
 
 
