@@ -304,6 +304,16 @@ def test_an_image_beside_the_containers_is_named(aks: Cluster) -> None:
     assert "`spec.template.spec.image` must be in a container" in refused(aks, manifest).message
 
 
+@pytest.mark.parametrize(
+    ("resources", "path"),
+    [("small", "resources"), (["limits"], "resources"), ({"limits": "small"}, "resources.limits")],
+)
+def test_resources_of_the_pod_that_are_not_a_mapping(aks: Cluster, resources: object, path: str) -> None:
+    manifest = yaml.safe_load(case("podfailurepolicy-spot").read_text())
+    manifest["spec"]["template"]["spec"]["resources"] = resources
+    assert f"`spec.template.spec.{path}` must be a mapping, got" in refused(aks, manifest).message
+
+
 def test_lines_of_windows_are_read(aks: Cluster, delete: list[Job]) -> None:
     job = jobs.apply(aks, case("windows-lines"))
     delete.append(job)

@@ -92,6 +92,7 @@ def _pod_spec(job: Object) -> Object:
 
 
 def _check_pod_spec(pod_spec: Object, path: str) -> None:
+    _check_resources(pod_spec.get("resources") or {}, f"{path}.resources")
     check_pod_level(pod_spec, path)
     _check_strings(pod_spec.get("nodeSelector") or {}, f"{path}.nodeSelector")
     _mappings(pod_spec.get("tolerations"), f"{path}.tolerations", hint="- {key: sku, value: gpu}")

@@ -33,7 +33,7 @@ def check_pod_level(pod_spec: Object, path: str) -> None:
     """Check that a pod's spec has no fields of a container.
 
     Args:
-        pod_spec: the spec of the pods.
+        pod_spec: the spec of the pods, whose resources are mappings.
         path: its path in the manifest.
 
     Raises:
@@ -45,9 +45,7 @@ def check_pod_level(pod_spec: Object, path: str) -> None:
                 f"`{path}.{field}` must be in a container, `{path}.containers[0].{field}`",
                 hint="Indent it like the container's `name`.",
             )
-    resources = pod_spec.get("resources")
-    if not isinstance(resources, Mapping):
-        return
+    resources = pod_spec.get("resources") or {}
     for field in ("limits", "requests"):
         if gpus_of(resources.get(field), f"`{path}.resources.{field}`"):
             raise InvalidInput(
