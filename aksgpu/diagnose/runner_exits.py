@@ -44,7 +44,13 @@ _REPLACES_JOB = "kubectl replace --force"
 """Part of the commands that delete a Job and create a changed one."""
 _SUBMIT_AGAIN = "then submit it again."
 _SHM = f"Raise Executor(shm=), or use no worker processes (num_workers=0); {_SUBMIT_AGAIN}"
+_NODES = (
+    "Correct node_selector=, vm_size=, gpu_model= or spot= of the Executor: capacity.nodes(aks) shows the nodes; "
+    f"{_SUBMIT_AGAIN}"
+)
 _OPTIONS = {
+    "a label is missing": _NODES,
+    "a label is missing, and more": _NODES,
     "a file or directory is missing": "Send the file with Executor(include=), name the claim that has it in "
     f"Executor(volumes=), or correct the path; {_SUBMIT_AGAIN}",
     MEMORY_LIMIT: f"Raise Executor(memory=), or have the program use less; {_SUBMIT_AGAIN}",

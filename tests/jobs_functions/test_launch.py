@@ -242,14 +242,21 @@ def test_a_gpu_pod_reserves_its_share_of_the_node(aks: Cluster) -> None:
     job.delete()
 
 
-def test_why_does_not_change_the_manifest_of_a_call(aks: Cluster) -> None:
+@pytest.mark.parametrize(
+    ("options", "verdict", "fix"),
+    [
+        ({"gpus": 8}, "no node has 8 nvidia.com/gpu", "Ask for at most 1 for each pod"),
+        ({"gpus": 1, "node_selector": {"disk": "none"}}, "no label disk=none", "Correct node_selector=, vm_size="),
+    ],
+)
+def test_why_does_not_change_the_manifest_of_a_call(aks: Cluster, options: Any, verdict: str, fix: str) -> None:
     """The Secrets of the manifest are deleted with the Job, so the pod of a changed manifest could not start."""
-    job = jobs.Executor(aks, gpus=8, root=HERE).submit(value, 1)
-    wait_for(lambda: "no node has 8 nvidia.com/gpu" in job.why().verdict, TIMEOUT)
+    job = jobs.Executor(aks, root=HERE, **options).submit(value, 1)
+    wait_for(lambda: verdict in job.why().verdict, TIMEOUT)
     found = job.why()
-    assert found.fix.startswith("Ask for at most 1 for each pod")
+    assert found.fix.startswith(fix)
     assert not found.python
-    assert not found.shell
+    assert "kubectl replace" not in found.shell
     job.delete()
 
 
