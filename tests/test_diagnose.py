@@ -500,6 +500,26 @@ def test_a_job_whose_pod_is_gone(tmp_path: Path, job: dict[str, Any], events: An
         assert verdict in diagnose.job(stub, "j").verdict
 
 
+FAILED = {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}
+OF_A_CALL = {**JOB["metadata"], "labels": {"aksgpu.dev/executor": "j"}}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "events", "fix"),
+    [
+        (JOB["metadata"], [CREATED, PREEMPTED], "Raise spec.backoffLimit"),
+        (JOB["metadata"], [CREATED], "Run it again with replace=True, and follow it"),
+        (OF_A_CALL, [CREATED, PREEMPTED], "Set Executor(retries=), or a higher Executor(priority=); then submit it"),
+        (OF_A_CALL, [CREATED], "Submit it again, and follow it"),
+    ],
+)
+def test_what_helps_a_failed_job_without_pods(tmp_path: Path, metadata: Any, events: Any, fix: str) -> None:
+    job = {**JOB, "metadata": metadata, "status": FAILED}
+    with Server(deployed(job, events=events)) as server:
+        stub = SimpleNamespace(name="stub", kube=Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
+        assert fix in diagnose.job(stub, "j").fix
+
+
 # What cannot be read
 
 

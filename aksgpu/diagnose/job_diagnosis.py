@@ -14,6 +14,7 @@ from aksgpu.diagnose.diagnosis import Diagnosis, Rows
 from aksgpu.diagnose.events import event_rows, events_about, preemptions
 from aksgpu.diagnose.kueue_workloads import explain_queued
 from aksgpu.diagnose.pod_diagnosis import diagnose_pod
+from aksgpu.diagnose.runner_exits import PODS_GONE, PREEMPTED
 from aksgpu.kube import job_facts, pod_facts
 from aksgpu.kube.client import HasKube, Object
 from aksgpu.kube.cluster_argument import check_cluster
@@ -251,17 +252,17 @@ def _pods_gone(reader: ClusterReader, obj: Object, condition: Condition, rows: R
     preempted = preemptions(reader, obj)
     if preempted:
         pod_name, message = preempted[-1]
-        return Diagnosis(
+        verdict = (
             f"Job {obj['metadata']['name']} failed: its pod {pod_name} was preempted by a pod of higher priority, "
-            "which counts as a failure. Its pods are gone, with their logs.",
-            f"Raise spec.backoffLimit, or the priorityClassName of its pods; {RUN_AGAIN}",
-            (*rows, ("event Preempted", message)),
+            "which counts as a failure. Its pods are gone, with their logs."
         )
-    return Diagnosis(
-        f"{_failure_message(obj, condition)} Its pods are gone, with their logs.",
-        "Run it again with replace=True, and follow it from the start: job.follow().",
-        rows,
-    )
+        return reader.diagnosis(verdict, _PREEMPTED, (*rows, ("event Preempted", message)), cause=PREEMPTED)
+    verdict = f"{_failure_message(obj, condition)} Its pods are gone, with their logs."
+    return reader.diagnosis(verdict, _FOLLOW_NEXT, rows, cause=PODS_GONE)
+
+
+_PREEMPTED = Cure(f"Raise spec.backoffLimit, or the priorityClassName of its pods; {RUN_AGAIN}")
+_FOLLOW_NEXT = Cure("Run it again with replace=True, and follow it from the start: job.follow().")
 
 
 # Jobs without pods

@@ -12,7 +12,7 @@ from aksgpu.kube.client import Object
 from aksgpu.payload import records
 from aksgpu.payload.job_annotations import EXECUTOR
 
-__all__ = ["MEMORY_LIMIT", "cure_of_call", "explain_runner", "is_call"]
+__all__ = ["MEMORY_LIMIT", "PODS_GONE", "PREEMPTED", "cure_of_call", "explain_runner", "is_call"]
 
 MEMORY_LIMIT = "the container's memory limit"
 """The cause of a container that used more memory than its limit."""
@@ -48,6 +48,9 @@ _NODES = (
     "Correct node_selector=, vm_size=, gpu_model= or spot= of the Executor: capacity.nodes(aks) shows the nodes; "
     f"{_SUBMIT_AGAIN}"
 )
+PREEMPTED = "a preempted pod"
+PODS_GONE = "pods that are gone"
+"""Causes of failed Jobs without pods."""
 _OPTIONS = {
     "a label is missing": _NODES,
     "a label is missing, and more": _NODES,
@@ -56,6 +59,8 @@ _OPTIONS = {
     MEMORY_LIMIT: f"Raise Executor(memory=), or have the program use less; {_SUBMIT_AGAIN}",
     "a killed program": "Raise Executor(memory=) if the program needs more memory, or correct the program; "
     f"{_SUBMIT_AGAIN} diagnose.node(aks, 'NODE') shows whether the node reports a lack of memory.",
+    PREEMPTED: f"Set Executor(retries=), or a higher Executor(priority=); {_SUBMIT_AGAIN}",
+    PODS_GONE: "Submit it again, and follow it from the start: job.follow().",
     "/dev/shm is too small": _SHM,
     "a bus error": _SHM,
     "a Python module is missing": "Name its package in Executor(packages=), or use an image that has it; "
