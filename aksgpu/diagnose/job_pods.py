@@ -23,8 +23,6 @@ _COMPARED = 7
 """Other pods whose logs are read."""
 _COMPARED_LINES = 200
 """Lines of each of their logs."""
-_ENDED_FROM_OUTSIDE = (137, 143)
-"""Exit codes of programs that were killed or asked to end."""
 _LATE = datetime.max.replace(tzinfo=UTC)
 _EARLY = datetime.min.replace(tzinfo=UTC)
 
@@ -149,6 +147,6 @@ def _relation(reader: ClusterReader, pod: Object, first: Diagnosis) -> str:
         return "died of it (lost the connection to it)"
     if known is not None:
         return f"failed for another reason ({known.verdict})"
-    if failure.get("exitCode") in _ENDED_FROM_OUTSIDE:
+    if pod_facts.was_signalled(failure):
         return "died of it (ended from outside)"
     return "failed later"
