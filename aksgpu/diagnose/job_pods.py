@@ -66,8 +66,8 @@ def explain_running(reader: ClusterReader, alive: list[Object]) -> Diagnosis:
 
 
 def earliest(pods: list[Object]) -> Object:
-    """Return the pod that failed first."""
-    return min(pods, key=lambda pod: _ended_at(pod) or _LATE)
+    """Return the pod that failed first. Of those in the same second, one that is being deleted comes last."""
+    return min(pods, key=lambda pod: (_ended_at(pod) or _LATE, "deletionTimestamp" in pod["metadata"]))
 
 
 def _at_the_same_time(pods: list[Object]) -> list[Object]:
