@@ -17,7 +17,7 @@ from support.failure_cases import cluster_answers
 
 from aksgpu import diagnose, errors
 from aksgpu.cluster import Cluster
-from aksgpu.diagnose import Diagnosis
+from aksgpu.diagnose import Diagnosis, job_pods
 from aksgpu.diagnose.job_diagnosis import explain_job
 from aksgpu.kube import Kube
 
@@ -622,3 +622,14 @@ def test_pods_that_wait_for_one_that_does_not_run(tmp_path: Path) -> None:
     found = of_job(tmp_path, [running, waiting], {"j-0": ""}, job)
     assert "1 of 2 pod does not run yet. Pod j-1: The pod is not scheduled" in found.verdict
     assert "1 runs and may wait for the others" in found.verdict
+
+
+def test_of_two_pods_that_fail_in_one_second_the_one_that_is_deleted_is_not_the_first() -> None:
+    """The Job controller deletes the other pods after the first failure. They can end with any exit code."""
+    terminated = {"exitCode": 1, "finishedAt": "2026-11-28T10:00:00Z"}
+    status = {"containerStatuses": [{"name": "main", "state": {"terminated": terminated}}]}
+    deletion = {"deletionTimestamp": "2026-11-28T10:00:30Z", "deletionGracePeriodSeconds": 30}
+    deleted = {"metadata": {"name": "train-0", **deletion}, "status": status}
+    first = {"metadata": {"name": "train-1"}, "status": status}
+    assert job_pods.earliest([deleted, first]) is first
+    assert job_pods.earliest([first, deleted]) is first

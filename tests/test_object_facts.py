@@ -43,3 +43,37 @@ def test_a_job_has_ended_with_a_true_condition(conditions: list[dict[str, Any]] 
 def test_the_state_of_a_container_by_name(status: dict[str, Any], state: dict[str, Any], runs: bool) -> None:
     assert pod_facts.container_state({"status": status}, "main") == state
     assert pod_facts.container_runs({"status": status}, "main") == runs
+
+
+@pytest.mark.parametrize(
+    ("failure", "signalled"),
+    [
+        ({"exitCode": 143, "reason": "Error"}, True),
+        ({"exitCode": 137, "reason": "Error"}, True),
+        ({"exitCode": 137, "reason": "OOMKilled"}, False),
+        ({"exitCode": 1, "reason": "Error"}, False),
+        ({}, False),
+    ],
+)
+def test_a_memory_limit_is_not_a_signal_from_outside(failure: dict[str, Any], signalled: bool) -> None:
+    assert pod_facts.was_signalled(failure) == signalled
+
+
+def test_a_container_has_run_since_it_failed() -> None:
+    failed = {"exitCode": 1, "finishedAt": "2026-11-28T10:00:00Z"}
+    later = {"exitCode": 0, "finishedAt": "2026-11-28T10:01:00Z"}
+    states: list[tuple[dict[str, Any], bool]] = [
+        ({"running": {}}, True),
+        ({"terminated": later}, True),
+        ({"waiting": {"reason": "CrashLoopBackOff"}}, False),
+    ]
+    for state, has_run in states:
+        entries = [
+            {"name": "other", "state": {"running": {}}},
+            {"name": "main", "state": state, "lastState": {"terminated": failed}},
+        ]
+        pod = {"metadata": {}, "status": {"containerStatuses": entries}}
+        failure = pod_facts.last_failure(pod)
+        assert failure is not None
+        assert failure["container"] == "main"
+        assert pod_facts.has_run_since(pod, failure) == has_run

@@ -23,8 +23,6 @@ _COMPARED = 7
 """Other pods whose logs are read."""
 _COMPARED_LINES = 200
 """Lines of each of their logs."""
-_ENDED_FROM_OUTSIDE = (137, 143)
-"""Exit codes of programs that were killed or asked to end."""
 _LATE = datetime.max.replace(tzinfo=UTC)
 _EARLY = datetime.min.replace(tzinfo=UTC)
 
@@ -68,8 +66,8 @@ def explain_running(reader: ClusterReader, alive: list[Object]) -> Diagnosis:
 
 
 def earliest(pods: list[Object]) -> Object:
-    """Return the pod that failed first."""
-    return min(pods, key=lambda pod: _ended_at(pod) or _LATE)
+    """Return the pod that failed first. Of those in the same second, one that is being deleted comes last."""
+    return min(pods, key=lambda pod: (_ended_at(pod) or _LATE, "deletionTimestamp" in pod["metadata"]))
 
 
 def _at_the_same_time(pods: list[Object]) -> list[Object]:
@@ -149,6 +147,6 @@ def _relation(reader: ClusterReader, pod: Object, first: Diagnosis) -> str:
         return "died of it (lost the connection to it)"
     if known is not None:
         return f"failed for another reason ({known.verdict})"
-    if failure.get("exitCode") in _ENDED_FROM_OUTSIDE:
+    if pod_facts.was_signalled(failure):
         return "died of it (ended from outside)"
     return "failed later"

@@ -97,8 +97,6 @@ _UNSTARTABLE = ("CreateContainerConfigError", "CreateContainerError", "RunContai
 """States of a pod whose container cannot be created or started."""
 _START_ERRORS = ("StartError", "ContainerCannotRun", "ContainerStatusUnknown")
 """Reasons of a container that ended because its program could not be started."""
-_KILLED = (137, 143)
-"""Exit codes of a program that ended because of a signal of the kubelet."""
 _LONG_START = timedelta(minutes=30)
 """Time after which a pod that is not started yet needs somebody to look at it."""
 _SHOWN_LOG = 20
@@ -528,7 +526,7 @@ def _crashed(reader: ClusterReader, obj: Object, failure: Object, rows: Rows, ev
         verdict = f"The container used more memory than its limit (OOMKilled){again}."
         return reader.diagnosis(verdict, _MEMORY, rows, cause=MEMORY_LIMIT)
     known = log.failure or gpu_failures.from_log(message)
-    probe = failed_probe(events) if failure.get("exitCode") in _KILLED else None
+    probe = failed_probe(events) if pod_facts.was_signalled(failure) else None
     if probe is not None and probe.container == failure["container"] and not _is_cause(known):
         verdict = f"The program was ended by the kubelet{again}: {probe.text}."
         return reader.diagnosis(verdict, PROBE_CURE, rows, cause=PROBE)

@@ -28,6 +28,7 @@ __all__ = [
     "readable_message",
     "restarts",
     "state",
+    "was_signalled",
 ]
 
 UNPULLABLE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable")
@@ -151,8 +152,7 @@ def ended_by_deletion(pod: Object, failure: Object) -> bool:
     """Return whether a container ended because its pod was being deleted.
 
     Times have a resolution of one second. In the second of the deletion, the exit code decides: a Job with the restart
-    policy OnFailure deletes its pod at its last failure, often in the same second. A program that the kernel ended for
-    its memory (OOMKilled) failed by itself.
+    policy OnFailure deletes its pod at its last failure, often in the same second.
 
     Args:
         pod: the pod.
@@ -165,8 +165,17 @@ def ended_by_deletion(pod: Object, failure: Object) -> bool:
         return False
     deleted = deadline - timedelta(seconds=float(metadata.get("deletionGracePeriodSeconds") or 0))
     if finished == deleted:
-        return failure.get("exitCode") in _SIGNALLED and failure.get("reason") != "OOMKilled"
+        return was_signalled(failure)
     return finished > deleted
+
+
+def was_signalled(failure: Object) -> bool:
+    """Return whether a container ended because of a signal, and not because of its own memory limit (OOMKilled).
+
+    Args:
+        failure: the container's ``terminated`` state.
+    """
+    return failure.get("exitCode") in _SIGNALLED and failure.get("reason") != "OOMKilled"
 
 
 def has_run_since(pod: Object, failure: Object) -> bool:
