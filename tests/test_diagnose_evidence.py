@@ -6,6 +6,7 @@ The clusters are scripted where the laptop AKS does not have the kind.
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -480,6 +481,15 @@ def test_the_cause_is_found_far_above_the_end_of_the_log(tmp_path: Path) -> None
     assert "the GPU's memory is too small" in found.verdict
     assert "torch.OutOfMemoryError" in dict(found.rows)["first error"]
     assert found.log_tail.count("\n") == 19
+
+
+@pytest.mark.parametrize("before", [0, 1_000, 12_000])
+def test_the_cause_is_found_among_many_lines_that_look_like_errors(tmp_path: Path, before: int) -> None:
+    words = ["".join(letters) for letters in itertools.islice(itertools.product("abcdefghijklmnop", repeat=4), 12_000)]
+    log = [f"ERROR: the file {word} could not be read\n" for word in words]
+    log.insert(before, OOM)
+    found = explained(tmp_path, {"pod": ran(), "nodes": [node()], "log": "".join(log)})
+    assert "the GPU's memory is too small" in found.verdict
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,8 @@ _SIGNS = (
 """Parts of lines that can be about a failure, in lower case. In a long log, no other lines are compared."""
 _ALWAYS_COMPARED = 300
 """Lines from the end of a log that are all compared with the table."""
+_MOST_COMPARED = 2_000
+"""Lines before them that are compared: the first ones that differ and look like errors. Each takes a millisecond."""
 _RETRIED = re.compile(
     r"\btrying (?:the )?next|\bretrying\b|\bwill (?:be )?retr|\btrying again\b|\bRetrying \(Retry\("
     r"|\[c10d\] The IPv[46] network addresses of |\bthrown while requesting (?:HEAD|GET)\b|\bentering retry loop\b",
@@ -287,6 +289,7 @@ def _from_lines(
     others: FirstError | None = None
     warned: FirstError | None = None
     seen: set[str] = set()
+    compared = 0
     for number in range(start, len(lines) if end is None else end):
         line = lines[number]
         if number < len(lines) - _ALWAYS_COMPARED:
@@ -295,8 +298,9 @@ def _from_lines(
             if shape in seen:
                 continue
             seen.add(shape)
-            if not _is_sign(line.text):
+            if not _is_sign(line.text) or compared >= _MOST_COMPARED:
                 continue
+            compared += 1
         is_warning = _WARNING.match(line.text) is not None
         if is_warning and warned is not None:
             continue
