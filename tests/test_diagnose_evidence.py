@@ -544,7 +544,7 @@ ASSIGNED = ["Normal", "Scheduled", "Successfully assigned default/p to gpu-0"]
             "no free address",
             "larger subnet",
         ),
-        ([["Warning", "FailedCreatePodSandBox", "a new text"]], "a new text", "not one of those that are known"),
+        ([["Warning", "FailedCreatePodSandBox", "a new text"]], "a new text", "not a known one"),
         ([["Warning", "FailedMount", 'secret "s" not found'], ["Normal", "Pulled", ""]], "is being started", "Wait"),
     ],
     ids=["pulling", "attached elsewhere", "no address", "unknown", "over"],

@@ -1,4 +1,4 @@
-"""Texts of programs about servers that limit, refuse or do not know them: Hugging Face, Azure, and certificates."""
+"""Texts of programs about access to servers: Hugging Face, Azure, S3, and certificates."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ACCESS_TEXTS = (
     FailureText(
         name="Hugging Face is used offline",
         pattern=r"outgoing traffic has been disabled|OfflineModeIsEnabled|[Oo]ffline mode is enabled",
-        verdict="the program needs a file of Hugging Face that is not in its cache, and is told not to download any",
+        verdict="the program needs a file from Hugging Face that is not in its cache, and its offline mode is on",
         cure=Cure(
             "Remove HF_HUB_OFFLINE and TRANSFORMERS_OFFLINE from env, or set HF_HOME to the volume that has the files: "
             f"huggingface-cli download OWNER/NAME fills it; {RUN_AGAIN}",
@@ -72,8 +72,8 @@ ACCESS_TEXTS = (
         pattern=r"No matching federated identity record|AADSTS70021\b|ManagedIdentityCredential authentication"
         r" unavailable|no response from the IMDS endpoint|WorkloadIdentityCredential authentication (?:failed"
         r"|unavailable)|DefaultAzureCredential failed to retrieve a token",
-        verdict="the program cannot log in to Azure: the pod has no managed identity, or the identity does not expect "
-        "this service account",
+        verdict="the program cannot log in to Azure: the pod has no managed identity, or the identity has no "
+        "federated credential for this service account",
         cure=Cure(
             'Use workload identity: the pod needs the label azure.workload.identity/use: "true" and a '
             "serviceAccountName with the annotation azure.workload.identity/client-id. The identity needs a federated "
@@ -102,8 +102,9 @@ ACCESS_TEXTS = (
         verdict="the storage account refuses the program: its identity lacks a role, or the account's network rules "
         "exclude the cluster",
         cure=Cure(
-            "Give the identity the role Storage Blob Data Contributor, which takes some minutes. Owner and Contributor "
-            "are not enough. With AuthorizationFailure, the account's firewall must allow the cluster's subnet.",
+            "Give the identity the role Storage Blob Data Contributor. It takes effect after some minutes. Owner and "
+            "Contributor are not enough. With AuthorizationFailure, the account's firewall must allow the cluster's "
+            "subnet.",
             "",
             'az role assignment create --assignee PRINCIPAL --role "Storage Blob Data Contributor" --scope '
             "$(az storage account show --name ACCOUNT --query id -o tsv)\n"
@@ -137,7 +138,7 @@ ACCESS_TEXTS = (
         name="the storage account has no such container or file",
         pattern=r"The specified (?:container|blob|path|filesystem|resource|share|file system) does not exist"
         r"|ErrorCode:(?:ContainerNotFound|BlobNotFound|PathNotFound|FilesystemNotFound|ShareNotFound)",
-        verdict="the storage account has no container or file of the name that the program gives",
+        verdict="the storage account has no container or file with the name that the program uses",
         cure=Cure(
             f"Correct the name of the account, of the container or of the path in args; {RUN_AGAIN}",
             edit_job('pod["containers"][0]["args"] = ["--data", "az://CORRECT-CONTAINER/path"]'),
@@ -152,10 +153,10 @@ ACCESS_TEXTS = (
     FailureText(
         name="the program has no credentials for S3",
         pattern=r"NoCredentialsError|Unable to locate credentials|PartialCredentialsError",
-        verdict="the program has no credentials for a store of the kind of S3",
+        verdict="the program has no credentials for an S3-compatible store",
         cure=Cure(
             "Create a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and pass it to the container with "
-            f"envFrom; for a store outside of AWS, AWS_ENDPOINT_URL too; {RUN_AGAIN}",
+            f"envFrom. A store outside AWS also needs AWS_ENDPOINT_URL; {RUN_AGAIN}",
             edit_job('pod["containers"][0].setdefault("envFrom", []).append({"secretRef": {"name": "s3"}})'),
             "kubectl create secret generic s3 --namespace NAMESPACE --from-literal=AWS_ACCESS_KEY_ID=ID "
             "--from-literal=AWS_SECRET_ACCESS_KEY=KEY",
@@ -168,7 +169,7 @@ ACCESS_TEXTS = (
     FailureText(
         name="a server has a fault",
         pattern=r"(?P<status_>500|502|503|504) Server Error: |HTTP Error (?P<code_>500|502|503|504): ",
-        verdict="a server that the program uses has a fault itself (HTTP[ {status_}][ {code_}])",
+        verdict="a server that the program uses failed (HTTP[ {status_}][ {code_}])",
         cure=Cure(
             "Run it again after some minutes: with backoffLimit above 0 the Job controller does so by itself. Data and "
             "models on a volume make the program independent of the server.",
@@ -186,8 +187,8 @@ ACCESS_TEXTS = (
         name="a certificate is not trusted",
         pattern=r"CERTIFICATE_VERIFY_FAILED|SSLCertVerificationError|SSL certificate problem: "
         r"|unable to get local issuer certificate|server certificate verification failed",
-        verdict="the program does not trust the certificate of a server: a proxy or firewall on the way has one of its "
-        "own, or the certificates in the image are old",
+        verdict="the program does not trust the certificate of a server: a proxy or firewall in between uses its "
+        "own certificate, or the certificates in the image are old",
         cure=Cure(
             "Mount the certificate of the proxy and name its file in REQUESTS_CA_BUNDLE and SSL_CERT_FILE, add it to "
             f"the image (update-ca-certificates), or exempt the server in the firewall; {RUN_AGAIN}",

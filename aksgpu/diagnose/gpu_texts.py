@@ -382,10 +382,10 @@ GPU_TEXTS = (
         name="the image has files of the driver",
         pattern=r"file creation failed: \S{1,300}/(?:lib(?:nvidia|cuda)|nvidia-)\S{1,80}: file exists",
         kind=errors.DriverMismatch,
-        verdict="the image has files of the driver, where the node's driver is to be mounted",
+        verdict="the image has files of the NVIDIA driver at the paths where the node's driver must be mounted",
         cure=Cure(
             "Remove the driver from the image: RUN apt-get purge -y 'libnvidia-compute-*' 'nvidia-utils-*', and rm -f "
-            f"libcuda.so* and libnvidia-ml.so* below /usr/lib. The node's driver comes into the container; {RUN_AGAIN}",
+            f"libcuda.so* and libnvidia-ml.so* below /usr/lib. The node's driver is mounted there; {RUN_AGAIN}",
             edit_job('pod["containers"][0]["image"] = "IMAGE-WITHOUT-A-DRIVER"'),
             EDIT_JOB_SHELL,
         ),
@@ -443,7 +443,7 @@ GPU_TEXTS = (
     FailureText(
         name="a program that does not read the ids of GPUs",
         pattern=r"invalid literal for int\(\) with base 10: '(?:MIG|GPU)-",
-        verdict="the program expects numbers in CUDA_VISIBLE_DEVICES, which has the id of a GPU or of a MIG slice",
+        verdict="the program expects numbers in CUDA_VISIBLE_DEVICES, but it has the id of a GPU or of a MIG slice",
         cure=Cure(
             'Set CUDA_VISIBLE_DEVICES to "0" in env: a container has only the GPUs that it asks for, numbered from 0. '
             f"Or use a newer version of the program; {RUN_AGAIN}",
@@ -460,7 +460,7 @@ GPU_TEXTS = (
     FailureText(
         name="CUDA in a forked process",
         pattern=r"Cannot re-initialize CUDA in forked subprocess",
-        verdict="a worker process uses CUDA after its parent did, and was forked from it",
+        verdict="a worker process was forked from a process that had already used CUDA, so it cannot use CUDA",
         cure=Cure(
             'Start worker processes with torch.multiprocessing.set_start_method("spawn") '
             "(VLLM_WORKER_MULTIPROC_METHOD=spawn in env for vLLM), or move data to the GPU in the main process, not in "

@@ -13,7 +13,7 @@ MPI_TEXTS = (
     FailureText(
         name="ssh refuses the launcher of MPI",
         pattern=r"Host key verification failed|Permission denied \(publickey|no matching host key type found",
-        verdict="a worker pod refuses the ssh connection of the launcher: its host key or the user's key does not fit",
+        verdict="a worker pod refuses the ssh connection of the launcher: its host key or the user's key is wrong",
         cure=Cure(
             "Give all pods of the training the same keys, as the MPI operator does in an MPIJob. In an image of your "
             "own, set StrictHostKeyChecking no in /etc/ssh/ssh_config; the file with the private key must have the "
@@ -33,7 +33,7 @@ MPI_TEXTS = (
         name="the launcher of MPI does not reach its workers",
         pattern=r"ssh: Could not resolve hostname|ssh: connect to host \S{1,253} port \d{1,5}"
         r"|was unable to reliably start one or more daemons",
-        verdict="the launcher of MPI does not reach a worker pod: the pod did not run yet, or its name is not known",
+        verdict="the launcher of MPI does not reach a worker pod: the pod is not running yet, or its name is unknown",
         cure=Cure(
             "Start the launcher after the workers: spec.launcherCreationPolicy: WaitForWorkersReady in an MPIJob, or "
             "restartPolicy: OnFailure for the launcher, so that it is started again until they run. The workers need a "
@@ -50,7 +50,7 @@ MPI_TEXTS = (
     FailureText(
         name="MPI has too few slots",
         pattern=r"There are not enough slots available in the system",
-        verdict="more processes are to start than the workers of MPI have slots",
+        verdict="the number of processes is larger than the number of slots of the MPI workers",
         cure=Cure(
             "Start as many processes (mpirun -np, horovodrun -np) as there are workers times slots: slotsPerWorker of "
             f"an MPIJob, or slots=N in the host file, which should be the number of GPUs of a worker; {RUN_AGAIN}",

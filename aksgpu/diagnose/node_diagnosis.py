@@ -20,7 +20,7 @@ from aksgpu.kube.taint_kinds import TaintKind, meaning
 __all__ = ["diagnose_node", "node", "node_problem"]
 
 _NOT_READY = Cure(
-    "Look at why the kubelet does not report: kubectl describe node NODE. A new node becomes ready after some "
+    "Find out why the kubelet does not report: kubectl describe node NODE. A new node becomes ready after some "
     "minutes; one that stays like this must be replaced: delete it, and its pool adds another one.",
     "from aksgpu import capacity\ncapacity.nodes(aks)",
     "kubectl describe node NODE\n"

@@ -108,7 +108,7 @@ _CONFIG = Cure(
     "kubectl describe pod POD --namespace NAMESPACE",
 )
 _NOT_STARTED = Cure(
-    "The text is not one of those that are known here. Read the message: it comes from the node's container runtime. "
+    "The text is not a known one. Read the message: it comes from the node's container runtime. "
     "diagnose.node(aks, 'NODE') shows whether the node is healthy.",
     'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
     "kubectl describe pod POD --namespace NAMESPACE\nkubectl describe node NODE",
@@ -130,12 +130,11 @@ _NODE = Cure(
     "kubectl describe node NODE",
 )
 _PULL = Cure(
-    "The message is not one of those that are known here. Check the image's name and tag. A private registry needs "
+    "The message is not a known one. Check the image's name and tag. A private registry needs "
     "its pull secret, or az aks update --name CLUSTER --resource-group GROUP --attach-acr REGISTRY.",
     edit_job('pod["containers"][0]["image"] = "REGISTRY/NAME:TAG"'),
     "docker manifest inspect IMAGE",
-    "The message is not one of those that are known here. Check the image's name and tag. A private registry needs "
-    "its pull secret.",
+    "The message is not a known one. Check the image's name and tag. A private registry needs its pull secret.",
 )
 _RUN_AGAIN = Cure(
     "Run it again.",

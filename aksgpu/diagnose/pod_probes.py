@@ -14,9 +14,9 @@ __all__ = ["PROBE", "PROBE_CURE", "FailedProbe", "failed_probe"]
 PROBE = "a probe fails"
 """The cause of a container that is ended because of a probe."""
 PROBE_CURE = Cure(
-    "Give the program the time that it needs until it answers, with a startupProbe whose failureThreshold times "
-    "periodSeconds is longer (60 times 10 s, for example: a model takes minutes to load), and correct the port and the "
-    f"path of the probe. A training needs no probe: leave livenessProbe out; {RUN_AGAIN}",
+    "Give the program enough time to start: set a startupProbe with a large failureThreshold times periodSeconds, such "
+    "as 60 times 10 s, because a model takes minutes to load. Check the port and the path of the probe. A training "
+    f"program needs no probe: leave livenessProbe out; {RUN_AGAIN}",
     edit_job('pod["containers"][0].pop("livenessProbe", None)', 'pod["containers"][0].pop("startupProbe", None)'),
     EDIT_JOB_SHELL,
 )

@@ -173,7 +173,7 @@ DISTRIBUTED_TEXTS = (
     FailureText(
         name="the GPUs of a node cannot reach each other",
         pattern=r"NCCL WARN [^\n]{0,120}peer access is not supported",
-        verdict="NCCL uses the direct way between two GPUs, which this VM size or this sharing of GPUs does not have",
+        verdict="NCCL uses direct access between two GPUs, which this VM size or way of sharing does not support",
         cure=Cure(
             f"Set NCCL_P2P_DISABLE=1 in env: NCCL then uses the memory of the host; {RUN_AGAIN}",
             edit_job('pod["containers"][0].setdefault("env", []).append({"name": "NCCL_P2P_DISABLE", "value": "1"})'),
@@ -468,7 +468,7 @@ IMAGE_CONTENT_TEXTS = (
     FailureText(
         name="the container's user has no name",
         pattern=r"getpwuid\(\): uid not found|no such user: \d",
-        verdict="the container's user has a number without a name in the image, and the program asks for the name",
+        verdict="the image has no name for the container's user id, and the program needs the name",
         cure=Cure(
             "Set USER, LOGNAME and HOME in env (HOME to a directory that the user may write), or leave runAsUser out; "
             f"{RUN_AGAIN}",
@@ -488,7 +488,7 @@ IMAGE_CONTENT_TEXTS = (
         name="lines of Windows in a script",
         pattern=r"env: '?(?:ba|da|z)?(?:sh|python3?)(?:\\r|\r)|(?:\^M|\\r|\r): (?:bad interpreter|command not found)"
         r"|\$'\\r': command not found",
-        verdict="a script has the line endings of Windows, so that its interpreter is not found",
+        verdict="a script has Windows line endings, so its interpreter is not found",
         cure=Cure(
             "Convert the script in the Dockerfile: RUN sed -i 's/\\r$//' SCRIPT; and let git keep its line endings: "
             f"*.sh text eol=lf in .gitattributes; {RUN_AGAIN}",
@@ -503,11 +503,11 @@ IMAGE_CONTENT_TEXTS = (
     FailureText(
         name="an entry point that cannot be started",
         pattern=r"(?:^|\n)exec (?P<file_>/[^\s:]{1,200}): no such file or directory",
-        verdict="{file_} cannot be started: it is not in the image, or what its first line names is not (a file with "
-        "the line endings of Windows names a wrong one)",
+        verdict="{file_} cannot be started: the image lacks the file or the interpreter in its first line. With "
+        "Windows line endings, the name of the interpreter is wrong",
         cure=Cure(
             "Correct command, or the file: its first line must name an interpreter of the image, such as #!/bin/sh, "
-            f"and its lines must not end as in Windows: RUN sed -i 's/\\r$//' FILE; {RUN_AGAIN}",
+            f"and it must not have Windows line endings: RUN sed -i 's/\\r$//' FILE; {RUN_AGAIN}",
             edit_job('pod["containers"][0]["command"] = ["sh", "/entrypoint.sh"]'),
             EDIT_JOB_SHELL,
         ),
@@ -532,10 +532,10 @@ IMAGE_CONTENT_TEXTS = (
         name="a model with code of its own",
         pattern=r"Please pass the argument `trust_remote_code=True`|requires you to execute the (?:configuration"
         r"|dataset|modeling|tokenizer) (?:file|script) in that repo",
-        verdict="the model has code of its own, which the program only runs if it is told to",
+        verdict="the model has code of its own, which the program runs only with trust_remote_code",
         cure=Cure(
             "Read the code in the model's repository. If you trust it, pass trust_remote_code=True, or "
-            f"--trust-remote-code of vLLM; {RUN_AGAIN}",
+            f"--trust-remote-code for vLLM; {RUN_AGAIN}",
             edit_job('pod["containers"][0].setdefault("args", []).append("--trust-remote-code")'),
             EDIT_JOB_SHELL,
         ),

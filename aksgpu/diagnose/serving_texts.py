@@ -1,4 +1,4 @@
-"""Texts of servers of models, such as vLLM, about the GPU's memory and the number of GPUs."""
+"""Texts of model servers, such as vLLM, about the GPU's memory and the number of GPUs."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ SERVING_TEXTS = (
     FailureText(
         name="less GPU memory is free than the server takes",
         pattern=r"is less than desired GPU memory utilization",
-        verdict="less of the GPU's memory is free than vLLM is to take: another process uses the GPU too, or an "
+        verdict="the GPU has less free memory than vLLM reserves: another process uses the GPU too, or an "
         "earlier one has not ended",
         cure=Cure(
             "End the other process, or pass a smaller --gpu-memory-utilization. capacity.gpus(aks) shows which pods "
-            "use the GPUs: those that share one by time-slicing share its memory too.",
+            "use the GPUs: pods that share a GPU by time-slicing share its memory too.",
             edit_job('pod["containers"][0].setdefault("args", []).append("--gpu-memory-utilization=0.4")'),
             EDIT_JOB_SHELL,
         ),
@@ -50,8 +50,8 @@ SERVING_TEXTS = (
         r"|number of GPUs|weight partition)",
         verdict="the model cannot be divided evenly among this number of GPUs",
         cure=Cure(
-            "Pass a --tensor-parallel-size that divides the numbers in the message, such as 1, 2 or 4, and ask for as "
-            f"many GPUs; {RUN_AGAIN}",
+            "Pass a --tensor-parallel-size that divides the numbers in the message, such as 1, 2 or 4, and ask for "
+            f"that many GPUs; {RUN_AGAIN}",
             edit_job('pod["containers"][0].setdefault("args", []).append("--tensor-parallel-size=2")'),
             EDIT_JOB_SHELL,
         ),
@@ -60,4 +60,4 @@ SERVING_TEXTS = (
         source="https://docs.vllm.ai/en/latest/serving/parallelism_scaling/",
     ),
 )
-"""Servers of models. They come before the rows about memory, whose cure is a smaller batch."""
+"""Model servers. They come before the rows about memory, whose cure is a smaller batch."""

@@ -91,7 +91,7 @@ IMAGE_TEXTS = (
     FailureText(
         name="the registry has no TLS",
         pattern=r"server gave HTTP response to HTTPS client",
-        verdict="the registry speaks HTTP, and the node expects HTTPS",
+        verdict="the registry uses HTTP, and the node expects HTTPS",
         cure=Cure(
             "Give the registry a certificate that the nodes trust, or copy the image into an Azure registry: az acr "
             "import --name REGISTRY --source IMAGE, or docker push. AKS has no setting that lets nodes use HTTP.",
@@ -155,8 +155,8 @@ IMAGE_TEXTS = (
         r"|schema1 manifest|unsupported manifest media type",
         verdict="the image has a manifest of the old format (schema 1), which the node's containerd no longer reads",
         cure=Cure(
-            "Build and push the image again with a current Docker; without its Dockerfile: docker pull IMAGE and "
-            f"docker push with an older Docker (24 or older) under another tag. Or use a newer image; {RUN_AGAIN}",
+            "Build and push the image again with a current Docker. If you have no Dockerfile, pull the image with "
+            f"Docker 24 or older, and push it under another tag. Or use a newer image; {RUN_AGAIN}",
             edit_job('pod["containers"][0]["image"] = "REGISTRY/NAME:NEW-TAG"'),
             "docker buildx build --push -t REGISTRY/NAME:NEW-TAG .\n" + EDIT_JOB_SHELL,
         ),
@@ -344,7 +344,7 @@ START_TEXTS = (
     FailureText(
         name="a user that the image does not have",
         pattern=r"unable to find (?:user|group) (?P<user_>[\w.-]{1,80}): no matching entries",
-        verdict="the image has no user {user_}, as whom it is to run",
+        verdict="the image has no user {user_}, and the container must run as this user",
         cure=Cure(
             "Correct USER in the Dockerfile (RUN useradd before it), or set securityContext.runAsUser to a number; "
             f"{RUN_AGAIN}",
@@ -403,8 +403,8 @@ START_TEXTS = (
         r"|azure-vnet[^\n]{0,80}timed out",
         verdict="the node's network is not ready for the pod",
         cure=Cure(
-            "Wait some minutes if the node is new. If it stays, look at the pods of the network in kube-system on "
-            "NODE and replace the node: diagnose.node(aks, 'NODE').",
+            "Wait some minutes if the node is new. If the problem persists, look at the pods of the network in "
+            "kube-system on NODE and replace the node: diagnose.node(aks, 'NODE').",
             'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
             "kubectl get pods --namespace kube-system --field-selector spec.nodeName=NODE\nkubectl describe node NODE",
         ),
@@ -418,15 +418,16 @@ START_TEXTS = (
         name="the node's container runtime does not answer",
         pattern=r"create pod sandbox[^\n]{0,200}(?:DeadlineExceeded|deadline exceeded)|failed to reserve sandbox name"
         r"|failed to reserve container name|containerd\.sock: connect: connection refused|PLEG is not healthy",
-        verdict="the container runtime of the node does not answer in time: its CPU or its disk is overloaded, as "
-        "while a large image is unpacked",
+        verdict="the container runtime of the node does not answer in time: its CPU or its disk is overloaded, "
+        "for example while a large image is unpacked",
         cure=Cure(
-            "Wait some minutes: the kubelet tries again. If it stays, diagnose.node(aks, 'NODE') shows what the node "
-            "lacks: replace the node, and use a larger OS disk (os_disk_size_gb), whose speed grows with its size.",
+            "Wait some minutes: the kubelet tries again. If the problem persists, diagnose.node(aks, 'NODE') shows "
+            "what the node lacks: replace the node, and use a larger OS disk (os_disk_size_gb), whose speed grows with "
+            "its size.",
             'from aksgpu import diagnose\ndiagnose.node(aks, "NODE")',
             "kubectl describe node NODE\nkubectl get pods --all-namespaces --field-selector spec.nodeName=NODE",
-            "Wait some minutes: the kubelet tries again. If it stays, diagnose.node(aks, 'NODE') shows what the node "
-            "lacks: replace or restart the node.",
+            "Wait some minutes: the kubelet tries again. If the problem persists, diagnose.node(aks, 'NODE') shows "
+            "what the node lacks: replace or restart the node.",
         ),
         places=frozenset({Place.CONTAINER, Place.EVENT}),
         example="Failed to create pod sandbox: rpc error: code = DeadlineExceeded desc = context deadline exceeded",
@@ -538,7 +539,7 @@ VOLUME_TEXTS = (
     FailureText(
         name="the disk of the volume is gone",
         pattern=r"Volume not found, failed with error|\bdisk \S{1,300} was not found",
-        verdict="the Azure disk of the volume does not exist any more, and its data is lost",
+        verdict="the Azure disk of the volume no longer exists, and its data is lost",
         cure=Cure(
             "Delete the claim, create it again, and fill it again or from a snapshot. Disks of claims are deleted with "
             "the node resource group; a storage class with reclaimPolicy: Retain keeps them when a claim is deleted.",
@@ -555,7 +556,7 @@ VOLUME_TEXTS = (
     FailureText(
         name="the file system of the disk is damaged",
         pattern=r"wrong fs type, bad option, bad superblock|[Ss]tructure needs cleaning|fsck[^\n]{0,80}found errors",
-        verdict="the disk's file system is damaged, or is of another type than the volume says",
+        verdict="the disk's file system is damaged, or its type is not the one that the volume names",
         cure=Cure(
             "Make a snapshot of the disk. Then repair it with fsck in a pod that mounts it as a block device, or use a "
             "new claim. If the disk was formatted elsewhere, fsType of the volume must name its file system.",
@@ -569,12 +570,12 @@ VOLUME_TEXTS = (
         source="https://learn.microsoft.com/troubleshoot/azure/azure-kubernetes/storage/fail-to-mount-azure-disk-volume",
     ),
     FailureText(
-        name="a volume that cannot be made",
+        name="a volume that cannot be created",
         pattern=r"failed to provision volume with StorageClass \"(?P<class_>[\w.-]{1,253})\"",
-        verdict="the storage class {class_} cannot make the volume of a claim",
+        verdict="the storage class {class_} cannot create the volume of a claim",
         cure=Cure(
-            "Correct what Azure's message says: a quota of disks, a zone, a policy, or a missing role of the cluster's "
-            "identity. Kubernetes keeps trying, so the pod starts once the volume exists.",
+            "Correct what Azure's message names: a quota of disks, a zone, a policy, or a missing role of the "
+            "cluster's identity. Kubernetes keeps trying, so the pod starts once the volume exists.",
             'aks.kube.list("PersistentVolumeClaim", "NAMESPACE")',
             "kubectl describe pvc --namespace NAMESPACE\nkubectl get storageclass",
         ),
@@ -590,9 +591,9 @@ VOLUME_TEXTS = (
         pattern=r"driver name (?P<driver_>[\w.-]{1,120}) not found in the list of registered CSI drivers",
         verdict="the node does not run the driver of the volume, {driver_}",
         cure=Cure(
-            "Wait some minutes if the node is new. Otherwise enable the driver: az aks update --enable-blob-driver for "
-            "blob.csi.azure.com, --enable-disk-driver or --enable-file-driver, az aks enable-addons --addons "
-            "azure-keyvault-secrets-provider for secrets-store.csi.k8s.io; or use a volume of another driver. The "
+            "Wait some minutes if the node is new. Otherwise enable the driver: az aks update with "
+            "--enable-blob-driver, --enable-disk-driver or --enable-file-driver, or, for secrets-store.csi.k8s.io, az "
+            "aks enable-addons --addons azure-keyvault-secrets-provider. Or use a volume of another driver. The "
             "driver's pods must tolerate the taints of the GPU nodes.",
             'aks.kube.list("Pod", "kube-system")',
             "kubectl get csinodes NODE -o yaml\n"
@@ -611,8 +612,8 @@ VOLUME_TEXTS = (
         pattern=r"hostPath type check failed: (?P<path_>\S{1,300}) is not",
         verdict="the node does not have the directory or file of the hostPath volume, {path_}",
         cure=Cure(
-            "Use a PersistentVolumeClaim: a directory of one node is not on the next, and is deleted with its node. "
-            f"type: DirectoryOrCreate makes an empty directory; {RUN_AGAIN}",
+            "Use a PersistentVolumeClaim: a directory of one node is not on other nodes, and is deleted with it. "
+            f"type: DirectoryOrCreate creates an empty directory; {RUN_AGAIN}",
             edit_job(
                 'pod["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": "CLAIM"}}]',
             ),
@@ -668,7 +669,7 @@ ADMISSION_TEXTS = (
         r"(?: \"(?P<limit_>[^\"\n]{1,40})\")?",
         verdict="the pod wrote more into its emptyDir volume {volume_} than its sizeLimit[ of {limit_}] allows",
         cure=Cure(
-            "Raise sizeLimit of the volume in spec.template.spec.volumes. With medium: Memory, what it contains counts "
+            "Raise sizeLimit of the volume in spec.template.spec.volumes. With medium: Memory, its contents count "
             f"as memory of the container, so raise resources.limits.memory too; {RUN_AGAIN}",
             edit_job(
                 'for volume in pod.get("volumes", []):\n'

@@ -53,7 +53,7 @@ SCORE = """## Score
 The cases in `tests/data/failures` are texts that programs, Azure and Kubernetes print, most of them from public
 reports. `python tests/support/failures_page.py --score` diagnoses them and prints the line at the end of this section.
 A case is *half* right if only the cause or only the fix is right. The people who maintain the tables know these cases,
-so the line shows that nothing got worse. It does not show how well other texts do.
+so the line shows that nothing got worse. It does not show how well other texts are diagnosed.
 
 Other texts do worse. In November 2026, an engineer who had read the tables but had not written them collected texts
 that people had posted, and wrote down the right cause, class and fix before the first run. *Nothing* means that there
@@ -78,9 +78,9 @@ library for the cause, a busy GPU for a lost one, the memory of the GPU for that
 login, or an error in Azure for one in the request. Round 2 had texts of Ray, XGBoost and the container hook, of which
 the tables had few. Rounds 3 and 4 had texts of Open MPI, vLLM, TensorRT, Hugging Face, storage accounts, volumes,
 probes and scripts. The wrong verdicts of these rounds named an error that the program had survived, a lack of memory
-where a probe had failed, and a missing driver where the image had files of the driver, or found no cause in an event
-that names it. Round 4 looked for what the tables lacked, so its first run is worse than that of an ordinary failure.
-The texts of rounds 1 and 3 include those of Azure, which are in `tests/data/azure-refusals.yaml`.
+where a probe had failed, and a missing driver where the image had files of the driver. Other verdicts found no cause,
+although an event named it. Round 4 looked for what the tables lacked, so its first run is worse than that of an
+ordinary failure. The texts of rounds 1 and 3 include those of Azure, which are in `tests/data/azure-refusals.yaml`.
 
 """
 
