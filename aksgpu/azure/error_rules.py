@@ -200,8 +200,8 @@ def _identity(refusal: Refusal) -> AzureError | None:
     if not _IDENTITY.search(refusal.message):
         return None
     hint = (
-        "The managed identity that the cluster uses does not exist any more. Make it again under the same name with "
-        "its roles, or give the cluster another one."
+        "The managed identity that the cluster uses no longer exists. Create it again with the same name and "
+        "roles, or give the cluster another one."
     )
     command = "az aks update --resource-group GROUP --name CLUSTER --enable-managed-identity --assign-identity IDENTITY"
     return errors.AzureNotFound("", hint=hint + shell(command))
@@ -216,7 +216,7 @@ def _disk_encryption(refusal: Refusal) -> AzureError | None:
         return None
     hint = (
         "Let the disk encryption set use the key: give its identity the role Key Vault Crypto Service Encryption User "
-        "on the key vault, whose firewall must allow trusted Microsoft services."
+        "on the key vault. The vault's firewall must allow trusted Microsoft services."
     )
     role = '"Key Vault Crypto Service Encryption User"'
     return errors.AzureAuthError(
@@ -231,7 +231,7 @@ def _tenant(refusal: Refusal) -> AzureError | None:
     found = _TENANT.search(refusal.message)
     if not found:
         return None
-    hint = "The login is for another tenant than the subscription's. Log in to that one."
+    hint = "The login is not for the subscription's tenant. Log in to that tenant."
     return errors.AzureAuthError("", hint=hint + shell(f"az login --tenant {found['tenant']}"))
 
 
@@ -313,8 +313,8 @@ def _subnet_reference(refusal: Refusal) -> AzureError | None:
     if refusal.code.lower() not in _SUBNET_REFERENCE_CODES or not about_subnet:
         return None
     hint = (
-        "The subnet does not exist, or vnet_subnet_id is not its whole id. Give the id of a subnet in the region of "
-        "the cluster, which begins with /subscriptions/."
+        "The subnet does not exist, or vnet_subnet_id is not its whole id. Pass the id of a subnet in the region of "
+        "the cluster. The id begins with /subscriptions/."
     )
     command = 'az network vnet subnet list --resource-group GROUP --vnet-name VNET --query "[].id" --output tsv'
     return errors.InvalidParameter("", hint=hint + shell(command), parameter="agentPoolProfile.vnetSubnetID")
@@ -331,7 +331,7 @@ def _trusted_launch(refusal: Refusal) -> AzureError | None:
         return None
     hint = (
         "This size has no trusted launch (secure boot and vTPM). Choose a newer one from sizes.gpu_sizes(azure, "
-        "location), or make the pool without it."
+        "location), or create the pool without trusted launch."
     )
     command = "az vm list-skus --location LOCATION --size Standard_N --output table"
     return errors.SizeNotAvailable("", hint=hint + shell(command), vm_size=found["size"])

@@ -24,7 +24,7 @@ class ResponseCheck(SansIOHTTPPolicy):  # type: ignore[misc]  # the SDK is not t
     """A policy of the SDK's pipeline that checks the responses to GET requests."""
 
     def on_response(self, request: Any, response: Any) -> None:
-        """Raise an error for a response with status 200 that is one, or has no field of Azure's responses.
+        """Raise an error if a response with status 200 contains an error, or is not a response of Azure.
 
         Raises:
             DecodeError: the response is an error.

@@ -117,7 +117,7 @@ def explain(aks: HasKube, objects: list[Object]) -> tuple[str, str]:
     group = str(main.get("apiVersion") or "").rpartition("/")[0]
     if kind == "Kustomization":
         return "", (
-            "A Kustomization only names other files. Give the manifest that it makes. In a shell: kubectl kustomize "
+            "A Kustomization only names other files. Pass the manifest that it builds. In a shell: kubectl kustomize "
             "DIRECTORY > job.yaml"
         )
     if kind == "CronJob":
