@@ -74,8 +74,8 @@ class Executor:
         name: name of the Job. The same call with the same name returns the Job that exists. None makes a new Job for
             each call.
         replace: what happens to an existing Job of that name, as for :func:`aksgpu.jobs.apply`. True deletes it first,
-            also if it runs; its directory on the claim ``out`` stays. False returns an old run of the same call without
-            a warning, and None with one.
+            even if it runs; its directory on the claim ``out`` is kept. False returns an old run of the same call
+            without a warning, and None with one.
         namespace: the namespace to run in; None uses the context's namespace.
         service_account: the pod's service account.
         node_selector: labels that the node must have.

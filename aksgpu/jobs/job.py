@@ -654,7 +654,7 @@ class Job:
 
     @contextlib.contextmanager
     def _saved_run_in_hint(self) -> Iterator[None]:
-        """Let the error about a Job or a log that is gone say how to read the log that this machine has saved."""
+        """Add to an error about a missing Job or log how to read the log that this machine has saved."""
         try:
             yield
         except NotFound as error:

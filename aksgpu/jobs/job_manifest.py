@@ -25,7 +25,7 @@ _OLD_GPU = "alpha.kubernetes.io/nvidia-gpu"
 def check_job(job: Object) -> Object:
     """Check a Job's fields, and return the Job with its quantities as strings. It is changed in place.
 
-    What ``kubectl get --output yaml`` wrote of a Job that existed is removed, so that it can be created again.
+    Fields that the cluster added to a Job, as in the output of ``kubectl get --output yaml``, are removed.
 
     Raises:
         InvalidInput: a field is not valid.

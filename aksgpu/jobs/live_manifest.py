@@ -38,7 +38,7 @@ def manifest_of(live: Object) -> Object:
 
 
 def without_added_fields(job: Object) -> None:
-    """Remove what the cluster added from a Job that somebody read and wants to create again. It is changed in place.
+    """Remove the fields that the cluster added to a Job, so that it can be created again. It is changed in place.
 
     A Job that was never created has no ``uid`` and no ``resourceVersion``, and stays as it is.
 

@@ -133,7 +133,7 @@ def _ended(waiting: list[Job]) -> list[tuple[Job, _End]]:
     places = {(id(job.cluster), job.namespace): job.cluster for job in waiting}
     for (cluster_id, namespace), cluster in places.items():
         here = [job for job in waiting if (id(job.cluster), job.namespace) == (cluster_id, namespace)]
-        # Only the ends are kept of what may be many Jobs.
+        # There may be many Jobs, so only their ends are kept.
         ends = dict(cluster.kube.list("Job", namespace, pick=lambda job: (job["metadata"]["name"], _end(job))))
         for job in here:
             end = ends.get(job.name, _End(_GONE, has_failed=False))

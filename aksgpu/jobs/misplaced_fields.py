@@ -1,4 +1,4 @@
-"""Find fields of a pod's spec that are written at the wrong level, as an indentation error puts them."""
+"""Find fields of a pod's spec that are at the wrong level, such as after an indentation error."""
 
 from __future__ import annotations
 

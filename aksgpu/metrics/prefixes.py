@@ -63,15 +63,15 @@ _LOGGING = re.compile(
     rf"|\[?{_CLOCK}\]? - {_LEVEL} - {_LOGGER} - "
     # [clock][name][level] - message
     rf"|\[{_CLOCK}\](?:\[[\w./:-]{{1,64}}\]){{0,3}}(?:\s{{1,4}}-|:)?(?:\s{{1,4}}|$)"
-    # clock (module:line) LEVEL: message, after [host] or [host:rank/processes], as of ESPnet
+    # clock (module:line) LEVEL: message, after [host] or [host:rank/processes], such as ESPnet's
     rf"|(?:\[[\w.-]{{1,64}}(?::\d{{1,5}}/\d{{1,5}})?\] )?{_CLOCK} \({_LOGGER}:\d{{1,7}}\) {_LEVEL}: "
-    # clock host:rank  logger:line  LEVEL  message, as of OLMo
+    # clock host:rank  logger:line  LEVEL  message, such as OLMo's
     rf"|{_CLOCK}\s{{1,4}}[\w.-]{{1,64}}:\d{{1,5}}\s{{1,4}}{_LOGGER}:\d{{1,7}}\s{{1,4}}{_LEVEL}\s{{1,8}}"
     # [clock name level] message, as of detectron2: [01/01 10:00:00 d2.utils.events]:
     rf"|\[{_CLOCK} (?:{_LEVEL} ?)?(?:{_PLACE}|{_LOGGER})?\]:?\s{{1,4}}"
     # [LEVEL|file.py:10] clock >>
     rf"|\[{_LEVEL}\|[\w./-]{{1,128}}:\d{{1,7}}\] (?:{_CLOCK} )?>> "
-    # [LEVEL|clock] name:line >>, as of LLaMA-Factory
+    # [LEVEL|clock] name:line >>, such as LLaMA-Factory's
     rf"|\[{_LEVEL}\|{_CLOCK}\] {_LOGGER}:\d{{1,7}} >> "
     # clock message, with any separator
     rf"|{_CLOCK},?(?: - |: | \| |\s{{1,4}})(?=\S)"
@@ -82,7 +82,7 @@ _LOGGING = re.compile(
     # LEVEL name: message, LEVEL clock file.py:10] message
     rf"|{_LEVEL} {{1,8}}(?:{_CLOCK} )?{_PLACE}(?:\]|:| -)? "
     rf"|{_LEVEL} {{0,8}}(?:-|\||:) "
-    # name LEVEL: message, as of Paddle
+    # name LEVEL: message, such as Paddle's
     rf"|[a-z][\w.]{{0,127}} {_LEVEL}: "
     rf"|{_LEVEL} {{1,8}}(?=\S)"
     rf"|- {_LEVEL} - "

@@ -178,7 +178,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         return reduced
 
     def _note_main(self, obj: Any) -> None:
-        """Note an object that pickle, in the pod, finds by its name in ``__main__``."""
+        """Remember an object that pickle, in the pod, finds by its name in ``__main__``."""
         name = str(getattr(obj, "__qualname__", ""))
         if obj.__module__ == "__main__" and vars(sys.modules["__main__"]).get(name) is obj:
             self.main[name] = obj
@@ -211,7 +211,7 @@ def _add_names_of_class_bodies(function: FunctionType, reduced: Any) -> None:
 
 
 def _keep_slots(cls: type, reduced: Any) -> None:
-    """Let a class have its slots in the pod. cloudpickle makes a class without them, whose objects do not fit here.
+    """Keep a class's slots in the pod. cloudpickle makes a class without them, whose objects cannot be loaded here.
 
     Args:
         cls: the class.

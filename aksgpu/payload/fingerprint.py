@@ -34,7 +34,7 @@ _VIEWS: tuple[Any, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 def fingerprint(
     function: object, args: tuple[Any, ...], kwargs: Mapping[str, Any], modules: Mapping[str, ModuleType]
 ) -> str:
-    """Return a checksum of a call that does not depend on the kernel, nor on file names and line numbers.
+    """Return a checksum of a call that does not depend on the kernel, on file names or on line numbers.
 
     Args:
         function: the function.
@@ -74,8 +74,8 @@ class _Call:
         if isinstance(value, set | frozenset):
             self.digest.update(repr(sorted(map(repr, value))).encode())
             return
-        # A pickle without references to equal parts, which may be one object in this kernel and two in another,
-        # and for an object that contains itself one with them.
+        # Equal parts may be one object in this kernel and two in another, so the pickle has no references to parts.
+        # An object that contains itself can only be pickled with them.
         for is_fast in (True, False):
             try:
                 self.digest.update(self._pickle(value, is_fast))
@@ -103,7 +103,7 @@ class _Call:
 
     def add_code(self) -> None:
         """Add the functions and classes that are sent by value, with what they refer to."""
-        for value in self._sent:  # which grows meanwhile
+        for value in self._sent:  # the loop adds to it
             if isinstance(value, type):
                 self._add_class(value)
             else:

@@ -40,7 +40,7 @@ MODES = ("auto", "pickle", "source")
 LARGEST_PAYLOAD = 8 * 1024 * 1024
 """Bytes of a compressed body. etcd is made for small objects."""
 WARN_ABOVE = 256 * 1024
-"""Bytes of a compressed body. A warning names the largest part of a larger one."""
+"""Bytes of a compressed body. If a body is larger, a warning names its largest part."""
 _LARGEST_SPARE_SOURCE = 64 * 1024
 """Bytes of the source form that is sent beside a pickle, in case the pod's Python differs."""
 _SECRET_BYTES = 900 * 1024

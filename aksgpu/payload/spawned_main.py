@@ -1,4 +1,4 @@
-"""The main module of processes that multiprocessing starts anew: it has the functions and classes of the user's.
+"""The main module of processes that multiprocessing spawns: it has the functions and classes of the user's main module.
 
 In the pod it is the file ``aksgpu_main.py`` beside ``runner.py``, so it uses the standard library only, and works with
 Python 3.8. multiprocessing runs it in each new process before it unpickles what that process is to do.

@@ -126,5 +126,5 @@ def _grace_seconds(kind: Kind, obj: Object, options: Mapping[str, Any]) -> int:
         seconds = metadata.get("deletionGracePeriodSeconds", 0)
     elif seconds is None:
         seconds = obj["spec"].get("terminationGracePeriodSeconds", 30)
-    # Kubernetes takes a negative number for one second. Zero would kill the containers at once.
+    # Kubernetes treats a negative number as one second. Zero would kill the containers at once.
     return 1 if int(seconds) < 0 else min(int(seconds), MAX_GRACE)

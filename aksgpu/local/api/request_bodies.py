@@ -184,7 +184,7 @@ def wants_exact_version(query: Mapping[str, str]) -> bool:
     is_version = query_version(query) > 0
     if is_version and query.get("continue"):
         raise bad_request("specifying resource version is not allowed when using continue")
-    # Without a match, Kubernetes takes the version of a list with a limit for an exact one.
+    # Without a match, Kubernetes treats the version of a list with a limit as an exact one.
     return match == "Exact" or (not match and is_version and query_int(query, "limit") > 0)
 
 
