@@ -49,6 +49,8 @@ COARSE_SECONDS = 60.0
 """Seconds of which a row has the minimum, the mean and the maximum after that."""
 MOST_ROWS = 6000
 """Rows that are kept, at about 200 bytes each. Beyond that, the rows of twice as many seconds are joined."""
+_STOP_SECONDS = 5.0
+"""Longest wait for the thread's last row."""
 _LIBRARY = "libnvidia-ml.so.1"
 _NO_GPU = ("", "void", "none")
 """Values of ``NVIDIA_VISIBLE_DEVICES`` of a container without a GPU."""
@@ -323,7 +325,7 @@ def sampling(directory: Path, environment: Any = os.environ) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        thread.join(INTERVAL_SECONDS)
+        thread.join(_STOP_SECONDS)
 
 
 class _Sampler:
