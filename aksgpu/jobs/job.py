@@ -50,7 +50,7 @@ from aksgpu.kube.cluster_argument import check_cluster
 from aksgpu.kube.label_names import COMPLETION_INDEX
 from aksgpu.kube.port_forward import PortForward
 from aksgpu.logs import AttemptLogs
-from aksgpu.logs.job_logs import attempts_of, follow_job, job_pods, read_attempts, read_job
+from aksgpu.logs.job_logs import attempts_of, find_same_job, follow_job, job_pods, read_attempts, read_job
 from aksgpu.payload.records import Record
 from aksgpu.storage import Transfer, storage_arguments
 from aksgpu.waiting import Interrupted, Timeout, deadline, wait_until
@@ -974,10 +974,8 @@ class Job:
                 with contextlib.suppress(NotFound):
                     kube.delete("Job", self.name, namespace=self.namespace, propagation_policy="Foreground")
                 deleted = found
-            current = kube.find("Job", self.name, namespace=self.namespace)
+            exists = find_same_job(kube, deleted) is not None
             pods_left = len(job_pods(kube, deleted))
-            # A Job with another uid is a new one of the same name.
-            exists = current is not None and current["metadata"]["uid"] == deleted["metadata"]["uid"]
             gone = not exists and not pods_left
             return (True if gone else None), f"{pods_left} pods left"
 

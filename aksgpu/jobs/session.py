@@ -29,7 +29,7 @@ from aksgpu.jobs.session_output import SessionOutput
 from aksgpu.jobs.state_explanation import StateExplanation
 from aksgpu.kube import pod_facts
 from aksgpu.kube.client import HasKube, Object
-from aksgpu.logs.job_logs import job_pods
+from aksgpu.logs.job_logs import find_same_job, job_pods
 from aksgpu.payload.changed_modules import ChangedModules
 from aksgpu.payload.modules import find_root, project_modules
 from aksgpu.payload.packing import own_python
@@ -323,11 +323,8 @@ class Session:
 
     def _is_being_deleted(self, job: Object) -> bool:
         """Return whether the Job is being deleted, or has been deleted since it was read."""
-        metadata = job["metadata"]
-        now = self.job.cluster.kube.find("Job", metadata["name"], namespace=metadata["namespace"])
-        if now is None or now["metadata"]["uid"] != metadata["uid"]:
-            return True
-        return "deletionTimestamp" in now["metadata"]
+        now = find_same_job(self.job.cluster.kube, job)
+        return now is None or "deletionTimestamp" in now["metadata"]
 
     def _deleted(self) -> SessionEnded:
         return SessionEnded(f"session {self.job.name} was deleted", hint=_ANOTHER)

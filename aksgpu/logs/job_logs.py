@@ -39,6 +39,7 @@ __all__ = [
     "attempts_of",
     "choose_pods",
     "count_ended",
+    "find_same_job",
     "first_attempts",
     "follow",
     "follow_job",
@@ -465,7 +466,7 @@ def _follow_pods(
     name = owner["metadata"]["name"]
     while True:
         # The Job is read before its pods are listed. If it has ended, the list has all its pods.
-        now = retrying.call(lambda: _find_same_job(kube, owner), retries, f"job {name}")
+        now = retrying.call(lambda: find_same_job(kube, owner), retries, f"job {name}")
         pods = _list_pods(kube, owner, retries)
         has_ended = now is None or job_facts.end_condition(now) is not None
         left = [pod for pod in pods if pod["metadata"]["uid"] not in followed]
@@ -519,7 +520,7 @@ def _list_pods(kube: Kube, job: Object, retries: RetryTimer) -> list[Object]:
     return retrying.call(lambda: job_pods(kube, job), retries, f"pods of job {job['metadata']['name']}")
 
 
-def _find_same_job(kube: Kube, job: Object) -> Object | None:
+def find_same_job(kube: Kube, job: Object) -> Object | None:
     """Return the current state of the Job; None if it was deleted, even if there is a new one with its name."""
     now = kube.find("Job", job["metadata"]["name"], job["metadata"]["namespace"])
     return now if now is not None and now["metadata"]["uid"] == job["metadata"]["uid"] else None
