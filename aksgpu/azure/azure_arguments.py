@@ -14,7 +14,6 @@ __all__ = [
     "CHECKS",
     "check_azure",
     "check_choice",
-    "check_flag",
     "check_text",
     "check_text_list",
     "check_text_mapping",
@@ -39,11 +38,6 @@ def check_choice(value: object, argument: str, choices: tuple[str, ...]) -> str:
     raise InvalidInput(
         f"`{argument}` must be {listed}, got {shown(value)}", hint=f"For example: {argument}={choices[0]!r}."
     )
-
-
-def check_flag(value: object, argument: str, *, optional: bool = False) -> None:
-    """Raise InvalidInput unless an argument is True or False, or None if it is optional."""
-    flag(argument, value, optional=optional)
 
 
 def check_text(value: object, argument: str, example: str) -> str:
@@ -92,14 +86,14 @@ def _is_unicode(value: object) -> bool:
 CHECKS: dict[str, Callable[[Any], object]] = {
     "azure": check_azure,
     "timeout": check_timeout,
-    "progress": lambda value: check_flag(value, "progress", optional=True),
-    "delete_group": lambda value: check_flag(value, "delete_group", optional=True),
-    "preflight": lambda value: check_flag(value, "preflight"),
-    "spot": lambda value: check_flag(value, "spot"),
-    "needs_gpu": lambda value: check_flag(value, "needs_gpu"),
-    "admin": lambda value: check_flag(value, "admin"),
-    "autoscaler": lambda value: check_flag(value, "autoscaler"),
-    "overwrite_existing": lambda value: check_flag(value, "overwrite_existing"),
+    "progress": lambda value: flag("progress", value, optional=True),
+    "delete_group": lambda value: flag("delete_group", value, optional=True),
+    "preflight": lambda value: flag("preflight", value),
+    "spot": lambda value: flag("spot", value),
+    "needs_gpu": lambda value: flag("needs_gpu", value),
+    "admin": lambda value: flag("admin", value),
+    "autoscaler": lambda value: flag("autoscaler", value),
+    "overwrite_existing": lambda value: flag("overwrite_existing", value),
     "missing": lambda value: check_choice(value, "missing", ("warn", "error")),
 }
 """Checks of the arguments that mean the same in every function, by name. The cluster package adds ``aks``."""

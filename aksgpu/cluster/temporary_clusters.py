@@ -15,6 +15,7 @@ from aksgpu.cluster import expiry, unmanaged
 from aksgpu.cluster.cluster_model import Cluster, azure_of
 from aksgpu.cluster.clusters import create
 from aksgpu.cluster.leftover_resources import delete_within_call
+from aksgpu.common.arguments import flag
 from aksgpu.errors import AzureConflict, AzureError, AzureUnreachable, InvalidInput, Throttled
 from aksgpu.waiting import Timeout, check_timeout
 
@@ -70,7 +71,7 @@ def temporary(
     """
     azure_arguments.check_azure(azure)
     check_timeout(timeout)
-    azure_arguments.check_flag(progress, "progress", optional=True)
+    flag("progress", progress, optional=True)
     resource_names.check(resource_names.CLUSTER, name, "name")
     resource_names.check(resource_names.GROUP, resource_group, "resource_group")
     if isinstance(azure, KubeconfigTarget):
