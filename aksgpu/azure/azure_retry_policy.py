@@ -150,7 +150,7 @@ class DeadlineRetryPolicy(RetryPolicy):  # type: ignore[misc]  # the SDK is not 
             return _Failure(throttled_state(requested), max(requested, minimum), http_status, response=response)
         if http_status in TRANSIENT and is_read:
             return _Failure(_describe(http_response), max(wait, retry_after or 0.0), http_status, response=response)
-        if http_status < 300 or _is_cut_off_refusal(http_response):
+        if http_status < 300 or _is_json_refusal(http_response):
             return self._complete(response, is_read, wait)
         return response
 
@@ -220,10 +220,9 @@ def _is_complete(response: Any, is_read: bool) -> bool:
     return True
 
 
-def _is_cut_off_refusal(response: Any) -> bool:
-    """Return whether the body of a 404 was JSON and was cut off, so that it does not have Azure's error code."""
-    is_json = response.status_code == 404 and response.text().lstrip().startswith("{")
-    return is_json and not _is_complete(response, is_read=True)
+def _is_json_refusal(response: Any) -> bool:
+    """Return whether a response is a 404 in JSON. If it was cut off, it does not have Azure's error code."""
+    return bool(response.status_code == 404 and response.text().lstrip().startswith("{"))
 
 
 def _describe(response: Any) -> str:
