@@ -11,7 +11,7 @@ from aksgpu.metrics import positions
 from aksgpu.metrics.formats.model import Context, Format, Row
 from aksgpu.metrics.values import EPOCH_NAMES, NUMBER, STEP_NAMES, integer, is_metric, names_a_measure, share
 
-__all__ = ["FORMATS", "message", "read"]
+__all__ = ["FORMATS", "json_object", "message", "read"]
 
 _NUMERIC_TEXT = re.compile(rf"\s{{0,8}}({NUMBER})\s{{0,4}}(%?)\s{{0,8}}")
 _LONGEST_PREFIX = 200
@@ -29,7 +29,7 @@ def read(text: str, context: Context) -> list[Row] | None:
     start = text.find('{"') if text[:1] != "{" else 0
     if not 0 <= start <= _LONGEST_PREFIX:
         return None
-    found = _json_object(text[start:])
+    found = json_object(text[start:])
     if found is None:
         return None
     if not start:
@@ -44,7 +44,7 @@ def read(text: str, context: Context) -> list[Row] | None:
     return rows
 
 
-def _json_object(text: str) -> dict[str, Any] | None:
+def json_object(text: str) -> dict[str, Any] | None:
     """Return the JSON object that a line is; None for any other line."""
     if not (text.startswith("{") and text.endswith("}")):
         return None
@@ -106,7 +106,7 @@ def _numbers(found: Mapping[str, Any], path: str, level: int) -> Iterator[tuple[
 
 def message(text: str) -> str | None:
     """Return the message in a line of a structured log, or None."""
-    found = _json_object(text)
+    found = json_object(text)
     if found is None:
         return None
     for name in ("message", "msg", "log", "event"):

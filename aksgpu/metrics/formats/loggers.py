@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any
 
 from aksgpu.metrics import positions
+from aksgpu.metrics.formats.json_lines import json_object
 from aksgpu.metrics.formats.model import Context, Format, Row
 from aksgpu.metrics.values import NUMBER, PAIR, integer, is_metric, names_a_measure, share
 
@@ -45,7 +44,7 @@ def read_dllogger(text: str, context: Context) -> list[Row] | None:
 
 
 def _dllogger_json(text: str, context: Context) -> list[Row] | None:
-    found = _json_object(text)
+    found = json_object(text.strip())
     if found is None:
         return None
     place = found.get("step")
@@ -66,7 +65,7 @@ def _dllogger_json(text: str, context: Context) -> list[Row] | None:
 def read_mlperf(text: str, context: Context) -> list[Row] | None:
     """Read a line of MLPerf's logging. Only measures are read, because the others are settings and times."""
     start = _MLPERF.match(text)
-    found = None if start is None else _json_object(text[start.end() :])
+    found = None if start is None else json_object(text[start.end() :].strip())
     if start is None or found is None:
         return None
     name = start["key"] or found.get("key")
@@ -112,14 +111,6 @@ def _with_epoch(row: Row, context: Context) -> list[Row]:
     elif row.step is None:
         row.epoch = context.epoch
     return [row] if row.values else []
-
-
-def _json_object(text: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 FORMATS = (
