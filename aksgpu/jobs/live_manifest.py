@@ -50,32 +50,33 @@ def without_added_fields(job: Object) -> None:
         return
     for field in (*_ADDED_METADATA, "ownerReferences"):
         metadata.pop(field, None)
-    for labels in (metadata.get("labels"), _template_labels(job)):
-        if isinstance(labels, dict):
-            for name in _ADDED_LABELS:
-                labels.pop(name, None)
+    _remove_added_labels(metadata.get("labels"))
     job.pop("status", None)
     spec = job.get("spec")
-    if isinstance(spec, dict) and not spec.get("manualSelector"):
+    if isinstance(spec, dict):
+        _remove_selector(spec)
+
+
+def _remove_selector(spec: Object) -> None:
+    """Remove the selector and the labels of the pods that the API server adds. The spec may be invalid."""
+    if not spec.get("manualSelector"):
         spec.pop("selector", None)
-
-
-def _template_labels(job: Object) -> object:
-    """Return the labels of a Job's pods; None if it has none."""
-    value: object = job
-    for field in ("spec", "template", "metadata", "labels"):
+    value: object = spec
+    for field in ("template", "metadata", "labels"):
         value = value.get(field) if isinstance(value, dict) else None
-    return value
+    _remove_added_labels(value)
+
+
+def _remove_added_labels(labels: object) -> None:
+    if isinstance(labels, dict):
+        for name in _ADDED_LABELS:
+            labels.pop(name, None)
 
 
 def _without_added(spec: Object) -> Object:
-    """Return a Job's spec without the selector and the labels that the API server adds."""
-    if not spec.get("manualSelector"):
-        spec.pop("selector", None)
+    """Return a Job's spec without what the cluster added to it, and not suspended."""
+    _remove_selector(spec)
     template = spec["template"].get("metadata") or {}
     template.pop("creationTimestamp", None)
-    labels = template.get("labels") or {}
-    for name in _ADDED_LABELS:
-        labels.pop(name, None)
     spec.pop("suspend", None)
     return spec
