@@ -36,6 +36,7 @@ __all__ = [
     "directory",
     "exists",
     "find",
+    "has_log",
     "is_enabled",
     "load",
     "save",
