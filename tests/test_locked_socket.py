@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import select
 import socket
 import ssl
 import threading
@@ -92,3 +93,15 @@ def test_a_socket_that_is_shut_down_ends_a_read(connected: ssl.SSLSocket) -> Non
         received = pool.submit(connection.recv, 10)
         connection.shutdown(socket.SHUT_RDWR)
         assert received.exception(60) is not None or received.result() == b""
+
+
+def test_a_read_after_the_shutdown_does_not_return_encrypted_bytes(connected: ssl.SSLSocket) -> None:
+    connection = LockedSocket(connected)
+    connection.settimeout(60)
+    assert connection.send(b"hello") == 5
+    assert select.select([connected], [], [], 60)[0], "the server sent nothing"
+    connection.shutdown(socket.SHUT_RDWR)
+    received = b""
+    while data := connection.recv(10):
+        received += data
+    assert received in (b"", b"hello")

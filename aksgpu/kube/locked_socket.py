@@ -7,6 +7,7 @@ ends, the read may report the end of the connection.
 from __future__ import annotations
 
 import errno
+import socket
 import ssl
 import threading
 import time
@@ -61,6 +62,16 @@ class LockedSocket:
             OSError: the connection is broken.
         """
         return self._call(lambda: self._socket.send(data))
+
+    def shutdown(self, how: int) -> None:
+        """Shut down the connection; a call that waits ends.
+
+        :meth:`ssl.SSLSocket.shutdown` would also end TLS, and a waiting read would then return encrypted bytes.
+
+        Raises:
+            OSError: the connection is broken.
+        """
+        socket.socket.shutdown(self._socket, how)
 
     def _call(self, operation: Callable[[], T]) -> T:
         timeout = self._timeout
