@@ -61,7 +61,8 @@ class NodeController(Controller):
         name = (new or old or {})["metadata"]["name"]
         node = self.informer.get(name)
         if node is not None and name in self._heartbeats:
-            self._grace_left(node)
+            # The duration may be shorter than the one that the next sync waits for.
+            self.queue.add_after(name, self._grace_left(node))
 
     async def sync(self, key: str) -> float | None:
         """Mark one node as lost if its grace period is over, and set its taints."""

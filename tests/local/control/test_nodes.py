@@ -61,6 +61,19 @@ async def test_pods_are_evicted_from_a_lost_node(driver: ClusterDriver, controll
     await driver.eventually(clean)
 
 
+async def test_a_lease_that_comes_late_counts(driver: ClusterDriver, controllers: ControllerManager) -> None:
+    await driver.create_node("node-a")
+
+    async def is_registered_without_taints() -> bool:
+        node = await driver.objects.get("nodes", "node-a")
+        return bool(await driver.events("RegisteredNode", "node-a")) and not node["spec"].get("taints")
+
+    await driver.eventually(is_registered_without_taints)
+    await asyncio.sleep(0.5)  # The controller has seen the node without a lease then.
+    await driver.create_lease("node-a", seconds=1)
+    await driver.wait_for_event("NodeNotReady")
+
+
 async def test_pods_of_a_deleted_node_are_deleted(driver: ClusterDriver, controllers: ControllerManager) -> None:
     await driver.create_node("node-a")
     await driver.create_job("job")
