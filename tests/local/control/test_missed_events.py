@@ -137,3 +137,24 @@ async def test_an_owner_that_the_garbage_collector_did_not_see(
         return await driver.get("secrets", "owned") is None
 
     await driver.eventually(gone)
+
+
+async def test_a_pod_whose_binding_no_controller_saw(
+    driver: ClusterDriver, controllers: ControllerManager, watched: InterruptedWatches
+) -> None:
+    """A pod of higher priority does not get the room of a pod that was bound a moment ago, but preempts it."""
+    for name, value in (("low", 10), ("high", 1000)):
+        await driver.objects.create("priorityclasses", {"metadata": {"name": name}, "value": value})
+    await driver.create_pod("cheap", gpus=1, priorityClassName="low")
+    await driver.create_pod("urgent", gpus=1, priorityClassName="high", nodeSelector={"pool": "gpu"})
+    for name in ("cheap", "urgent"):
+        await driver.wait_until_unschedulable(name, "no nodes available to schedule pods")
+    watched.interrupt("pods")
+    await driver.create_node("node-a")
+    await driver.wait_until_bound("cheap")
+    await driver.objects.patch("nodes", "node-a", {"metadata": {"labels": {"pool": "gpu"}}})
+    await driver.wait_for_event("Preempted", "cheap")
+    assert not (await driver.objects.get("pods", "urgent", "default"))["spec"].get("nodeName")
+    watched.resume("pods")
+    await driver.finish_deletions()
+    assert await driver.wait_until_bound("urgent") == "node-a"
