@@ -139,6 +139,29 @@ async def test_an_owner_that_the_garbage_collector_did_not_see(
     await driver.eventually(gone)
 
 
+async def test_a_node_that_the_eviction_of_pods_did_not_see(
+    driver: ClusterDriver, controllers: ControllerManager, watched: InterruptedWatches
+) -> None:
+    """The pod of a node that no watch showed is deleted after the node."""
+    lists = watched.lists("nodes")
+    watched.interrupt("nodes")
+    await driver.create_node("node-a")
+    await wait_until_interrupted(driver, watched, "nodes", lists)
+    await driver.create_pod("orphan", nodeName="node-a")
+
+    async def has_read_the_node() -> bool:
+        return ("nodes", "node-a") in watched.read
+
+    await driver.eventually(has_read_the_node)
+    await driver.objects.delete("nodes", "node-a")
+    watched.resume("nodes")
+
+    async def gone() -> bool:
+        return await driver.get("pods", "orphan") is None
+
+    await driver.eventually(gone)
+
+
 async def test_a_pod_whose_binding_no_controller_saw(
     driver: ClusterDriver, controllers: ControllerManager, watched: InterruptedWatches
 ) -> None:
