@@ -162,6 +162,42 @@ async def test_a_node_that_the_eviction_of_pods_did_not_see(
     await driver.eventually(gone)
 
 
+async def test_a_claim_of_a_pod_that_no_controller_saw(
+    driver: ClusterDriver, controllers: ControllerManager, watched: InterruptedWatches
+) -> None:
+    """The claim is kept while the pod uses it."""
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}
+    await driver.objects.create("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec}, "default")
+
+    async def claim() -> dict[str, Any] | None:
+        return await driver.get("persistentvolumeclaims", "data")
+
+    async def protected() -> bool:
+        return bool((await claim() or {"metadata": {}})["metadata"].get("finalizers"))
+
+    await driver.eventually(protected)
+    lists = watched.lists("pods")
+    watched.interrupt("pods")
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    pod = await driver.create_pod("reads", volumes=volumes)
+    await wait_until_interrupted(driver, watched, "pods", lists)
+    await driver.objects.delete("persistentvolumeclaims", "data", "default")
+
+    async def is_listed_again() -> bool:
+        return watched.lists("pods") > lists + 1
+
+    await driver.eventually(is_listed_again)  # The controller asks the server about pods.
+    watched.resume("pods")
+    await driver.wait_until_unschedulable("reads", "no nodes available to schedule pods")
+    assert await claim()
+    await driver.end_pod(pod)
+
+    async def gone() -> bool:
+        return await claim() is None
+
+    await driver.eventually(gone)
+
+
 async def test_a_pod_whose_binding_no_controller_saw(
     driver: ClusterDriver, controllers: ControllerManager, watched: InterruptedWatches
 ) -> None:
