@@ -147,6 +147,22 @@ async def test_quota_counts_objects(driver: ClusterDriver, controllers: Controll
     await driver.eventually(lambda: used("objects", **counts, **{"count/pods": "2", "pods": "1"}))
 
 
+async def test_quota_follows_a_pod_into_another_scope(driver: ClusterDriver, controllers: ControllerManager) -> None:
+    for scope in ("Terminating", "NotTerminating"):
+        quota = {"metadata": {"name": scope.lower()}, "spec": {"hard": {"pods": "5"}, "scopes": [scope]}}
+        await driver.objects.create("resourcequotas", quota, "default")
+    await driver.create_pod("one")
+
+    async def used(terminating: str, others: str) -> bool:
+        quotas, _ = await driver.objects.list("resourcequotas", "default")
+        found = [((each.get("status") or {}).get("used") or {}).get("pods") for each in quotas]
+        return found == [others, terminating]
+
+    await driver.eventually(lambda: used("0", "1"))
+    await driver.objects.patch("pods", "one", {"spec": {"activeDeadlineSeconds": 60}}, "default")
+    await driver.eventually(lambda: used("1", "0"))
+
+
 async def test_quota_counts_sidecars(driver: ClusterDriver, controllers: ControllerManager) -> None:
     hard = {"metadata": {"name": "team"}, "spec": {"hard": {"requests.cpu": "2"}}}
     await driver.objects.create("resourcequotas", hard, "default")
