@@ -57,7 +57,12 @@ async def test_a_pod_that_no_controller_saw(
     await driver.create_pod("next", gpus=1)
     assert await driver.wait_until_bound("next") == "node-a"
     assert [pod["metadata"]["uid"] for pod in await first()] == [own["metadata"]["uid"]]
-    status = (await driver.objects.get("jobs", "job", "default"))["status"]
+
+    async def counted() -> dict[str, Any] | None:
+        status = (await driver.objects.get("jobs", "job", "default")).get("status") or {}
+        return status if status.get("active") else None
+
+    status = await driver.eventually(counted)
     assert (status["active"], status.get("failed"), status.get("succeeded")) == (1, None, None)
 
 
