@@ -115,11 +115,14 @@ class ClusterDriver:
 
         await self.eventually(has_message)
 
-    async def wait_for_event(self, reason: str, name: str = "") -> Object:
-        """Wait for an event with this reason, and return it."""
+    async def wait_for_event(self, reason: str, name: str = "", text: str = "") -> Object:
+        """Wait for an event with this reason and this text in its message, and return it.
+
+        A controller may get an object before others that were created earlier. Its first message then says so.
+        """
 
         async def events() -> list[Object]:
-            return await self.events(reason, name)
+            return [each for each in await self.events(reason, name) if text in each["message"]]
 
         return dict((await self.eventually(events))[0])
 

@@ -149,7 +149,7 @@ async def test_claims_that_get_no_volume(
         made = {"metadata": {"name": storage_class}, "provisioner": provisioner}
         await driver.objects.create("storageclasses", made)
     await create_claim(driver, "data", storage_class, *modes)
-    assert text in (await driver.wait_for_event(reason, "data"))["message"]
+    await driver.wait_for_event(reason, "data", text)
     claim = await driver.objects.get("persistentvolumeclaims", "data", "default")
     assert claim["status"]["phase"] == "Pending" and "volumeName" not in claim["spec"]
 
@@ -167,10 +167,10 @@ async def test_a_volume_that_is_not_created_in_time(driver: ClusterDriver, contr
     await driver.create_node()
     await create_claim(driver, "data", "managed-csi", "ReadWriteMany")
     await create_pod(driver, "waits", "data")
-    event = await driver.wait_for_event("FailedScheduling", "waits")
+    event = await driver.wait_for_event("FailedScheduling", "waits", "running PreBind plugin")
     assert event["message"] == 'running PreBind plugin "VolumeBinding": binding volumes: context deadline exceeded'
-    refused = await driver.wait_for_event("ProvisioningFailed", "data")
-    assert "mountVolume is not supported for access mode: MULTI_NODE_MULTI_WRITER" in refused["message"]
+    text = "mountVolume is not supported for access mode: MULTI_NODE_MULTI_WRITER"
+    await driver.wait_for_event("ProvisioningFailed", "data", text)
 
 
 async def test_a_pod_that_is_deleted_while_it_waits_for_its_volume(
