@@ -181,8 +181,10 @@ class TaintEvictionController(Controller):
     async def _delete_orphan(self, pod: Object, name: str) -> None:
         """Delete a pod whose node no longer exists. No node agent can end it."""
         with ignoring(404):
-            await self.cluster.objects.get("nodes", name)
-            return  # The node is missing only from the cache.
+            # In the cache, the deletion of the node is noticed even if the watch misses its creation.
+            self._nodes.update_cache(await self.cluster.objects.get("nodes", name))
+        if self._nodes.get(name) is not None:
+            return  # The node was missing only from the cache.
         if not is_finished(pod):
             await self.cluster.disrupt(pod, "DeletionByPodGC", "PodGC: node no longer exists", phase="Failed")
         await self.cluster.delete("pods", pod, grace_period_seconds=0)

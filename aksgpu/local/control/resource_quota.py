@@ -38,10 +38,9 @@ class QuotaController(Controller):
             informer.on_change(partial(self._changed, kind))
 
     def _changed(self, kind: Kind, old: Object | None, new: Object | None) -> None:
-        """Queue the quotas in the namespace of an object whose usage has changed."""
-        quotas = self._quotas[_namespace(new or old or {})]
-        if quotas and _usage(kind, old) != _usage(kind, new):
-            for each in quotas:
+        """Queue the quotas in the namespace of an object whose usage or scopes have changed."""
+        for each in self._quotas[_namespace(new or old or {})]:
+            if _usage(each, kind, old) != _usage(each, kind, new):
                 self.queue.add_after(object_key(each), _SYNC_DELAY)
 
     async def sync(self, key: str) -> float | None:
@@ -51,7 +50,7 @@ class QuotaController(Controller):
             return None
         spec = found.get("spec") or {}
         hard = spec.get("hard") or {}
-        total = self._total(_namespace(found), spec)
+        total = self._total(found)
         used: dict[str, str] = {}
         for name, limit in hard.items():
             if quota.is_measured(name, spec):
@@ -59,18 +58,20 @@ class QuotaController(Controller):
         await self.cluster.update_status("resourcequotas", found, {"hard": dict(hard), "used": used})
         return None
 
-    def _total(self, namespace: str, spec: Object) -> Amounts:
+    def _total(self, found: Object) -> Amounts:
         total = Amounts(Decimal)
         for kind in _KINDS:
-            for obj in self._objects[kind.plural][namespace]:
-                if matches(spec, kind.plural, obj):
-                    for name, amount in quota.usage(kind, obj).items():
-                        total[name] += amount
+            for obj in self._objects[kind.plural][_namespace(found)]:
+                for name, amount in _usage(found, kind, obj).items():
+                    total[name] += amount
         return total
 
 
-def _usage(kind: Kind, obj: Object | None) -> Amounts | None:
-    return quota.usage(kind, obj) if obj else None
+def _usage(found: Object, kind: Kind, obj: Object | None) -> Amounts:
+    """Return what an object uses of a quota: nothing if it does not exist or the quota does not apply to it."""
+    if obj is None or not matches(found.get("spec") or {}, kind.plural, obj):
+        return Amounts(Decimal)
+    return quota.usage(kind, obj)
 
 
 def _format_like(value: Decimal, like: str) -> str:

@@ -23,6 +23,7 @@ from aksgpu.local.control.claim_topology import (
     waits_for_pod,
 )
 from aksgpu.local.control.controller_runtime import Cluster, Tasks, get_condition, is_finished, run_all
+from aksgpu.local.control.filters import AssignedPod
 from aksgpu.local.control.informer import object_key
 from aksgpu.local.control.scheduler_queue import REPORT_INTERVAL, SCHEDULER, Placement, SchedulerQueue
 from aksgpu.local.objects import Object
@@ -132,14 +133,14 @@ class Scheduler:
     async def _bind_when_free(self, placement: Placement) -> None:
         """Bind a pod after its victims, if any, have ended. If that fails, requeue the pod."""
         pod = placement.pod
-        uid = pod["metadata"]["uid"]
         try:
             if placement.victims:
                 await self._preempt(placement)
-            # A pod of higher priority may have been assigned to the node in the meantime.
-            if self._queue.assumed.get(uid) == placement.node:
+            if self._is_assumed(pod, placement.node):
                 await self._bind_claims(pod, placement.node)
-                async with self._slots:
+            async with self._slots:
+                # A pod of higher priority may have been assigned to the node in the meantime.
+                if self._is_assumed(pod, placement.node):
                     await self._bind(pod, placement.node)
         except _VolumeError as error:
             self._record_event(pod, "Warning", "FailedScheduling", str(error), "Scheduling")
@@ -148,6 +149,10 @@ class Scheduler:
             if not (isinstance(error, StatusError) and error.code == 404):
                 log.warning("binding %s to %s: %s", object_key(pod), placement.node, error)
             asyncio.get_running_loop().call_later(_RETRY_DELAY, self._requeue, pod)
+
+    def _is_assumed(self, pod: Object, node: str) -> bool:
+        """Return whether a pod counts as assigned to a node and is not bound yet."""
+        return self._queue.assumed.get(pod["metadata"]["uid"]) == node
 
     def _requeue(self, pod: Object) -> None:
         current = self._pods.get(object_key(pod))
@@ -171,8 +176,8 @@ class Scheduler:
         try:
             async with asyncio.timeout(_BIND_SECONDS * self._cluster.settings.time_scale):
                 while not all(is_bound(self._claims.get(key) or {}) for key in keys):
-                    if self._queue.assumed.get(pod["metadata"]["uid"]) != node:
-                        return  # the pod has been deleted
+                    if not self._is_assumed(pod, node):
+                        return  # The pod has been deleted or preempted.
                     await self._binding_events.wait()
         except TimeoutError:
             raise _VolumeError(f"{prefix}binding volumes: context deadline exceeded") from None
@@ -201,17 +206,36 @@ class Scheduler:
             await self._cluster.patch("pods", placement.pod, nominated, subresource="status")
         departures: list[asyncio.Event] = []
         for assigned in placement.victims:
-            victim = self._pods.get(assigned.key)
-            if victim is None or victim["metadata"]["uid"] != assigned.uid or is_finished(victim):
-                continue
-            if not victim["spec"].get("nodeName"):  # It is assumed but not bound yet.
-                self._queue.requeue(victim)
+            victim = await self._bound_victim(assigned)
+            if victim is None:
                 continue
             departures.append(self._departures.setdefault(assigned.uid, asyncio.Event()))
             if not victim["metadata"].get("deletionTimestamp"):
                 await self._delete_victim(victim, placement)
         for departure in departures:
             await departure.wait()
+
+    async def _bound_victim(self, assigned: AssignedPod) -> Object | None:
+        """Return a pod that must be deleted, or None if it has ended or is not bound.
+
+        A pod that is assumed but not bound becomes pending again.
+        """
+        victim = self._unfinished(assigned)
+        if victim is not None and not victim["spec"].get("nodeName"):
+            self._requeue(victim)
+            # From now on it will not be bound to the node. It may have been bound a moment ago.
+            with ignoring(404):
+                meta = victim["metadata"]
+                self._pods.update_cache(await self._cluster.objects.get("pods", meta["name"], meta["namespace"]))
+            victim = self._unfinished(assigned)
+        return victim if victim is not None and victim["spec"].get("nodeName") else None
+
+    def _unfinished(self, assigned: AssignedPod) -> Object | None:
+        """Return an assigned pod from the cache, or None if it has ended."""
+        pod = self._pods.get(assigned.key)
+        if pod is None or pod["metadata"]["uid"] != assigned.uid or is_finished(pod):
+            return None
+        return pod
 
     async def _delete_victim(self, victim: Object, placement: Placement) -> None:
         message = f"{SCHEDULER}: preempting to accommodate a higher priority pod"

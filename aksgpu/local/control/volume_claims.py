@@ -69,7 +69,7 @@ class ClaimController(Controller):
             return None
         meta = claim["metadata"]
         if meta.get("deletionTimestamp"):
-            if not any(key in claim_keys(pod) for pod in self._pods if not is_finished(pod)):
+            if not await self._is_used(claim):
                 await self.cluster.remove_finalizer(self.resource, claim, _PROTECTION_FINALIZER)
             return None
         finalizers = meta.get("finalizers") or []
@@ -83,6 +83,15 @@ class ClaimController(Controller):
             claim = await self._provision(claim, storage_class)
         await self._set_bound(claim)
         return None
+
+    async def _is_used(self, claim: Object) -> bool:
+        """Return whether a pod that has not ended uses a claim. The cache may lack such a pod, the server does not."""
+        key = object_key(claim)
+        if not any(_uses(pod, key) for pod in self._pods):
+            pods, _ = await self.cluster.objects.list("pods", claim["metadata"]["namespace"])
+            for pod in pods:
+                self._pods.update_cache(pod)
+        return any(_uses(pod, key) for pod in self._pods)
 
     def _check(self, claim: Object) -> Object | None:
         """Return the class that can provide the claim with a volume now. If none can, record why."""
@@ -164,3 +173,7 @@ class ClaimController(Controller):
         size = ((spec.get("resources") or {}).get("requests") or {}).get("storage", "0")
         status = {"phase": "Bound", "accessModes": spec.get("accessModes") or [], "capacity": {"storage": size}}
         await self.cluster.update_status(self.resource, claim, status)
+
+
+def _uses(pod: Object, key: str) -> bool:
+    return key in claim_keys(pod) and not is_finished(pod)

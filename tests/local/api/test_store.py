@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aksgpu.local.api import store as module
-from aksgpu.local.api.store import Store, Subscription
+from aksgpu.local.api.store import Event, Store, Subscription
 from aksgpu.local.kinds import get_kind
 from aksgpu.local.status_error import StatusError
 
@@ -54,11 +54,11 @@ async def test_events_follow_the_commit_and_reach_only_matching_watches(store: S
     entry = store.write(CONFIG, config("a"))
     assert await everything.next(0) == []
     await store.durable(entry.rv)
-    events = await everything.next(5)
+    events = await everything.next(60)
     assert events is not None and [(event.type, event.entry.key) for event in events] == [("ADDED", ("default", "a"))]
     entry = store.write(CONFIG, config("b", "other"))
     await store.durable(entry.rv)
-    events = await one.next(5)
+    events = await one.next(60)
     assert events is not None and [event.entry.key for event in events] == [("other", "b")]
 
 
@@ -67,7 +67,7 @@ async def test_a_watch_resumes_until_its_version_is_too_old(store: Store, monkey
     entries = [store.write(CONFIG, config(f"c{i}")) for i in range(6)]
     await store.durable(entries[-1].rv)
     resumed = store.subscribe("configmaps", None, entries[1].rv)
-    events = await resumed.next(5)
+    events = await resumed.next(60)
     assert events is not None and [event.entry.rv for event in events] == [each.rv for each in entries[2:]]
     with pytest.raises(StatusError, match="too old resource version"):
         store.subscribe("configmaps", None, entries[0].rv)
@@ -80,7 +80,7 @@ async def test_a_watcher_that_does_not_read_is_ended(store: Store, monkeypatch: 
         last = store.write(CONFIG, config(f"c{i}"))
     await store.durable(last.rv)
     with pytest.raises(StatusError) as raised:
-        await slow.next(5)
+        await slow.next(60)
     assert raised.value.code == 410
     assert not store._subscribers
 
@@ -90,9 +90,9 @@ async def test_a_watcher_that_reads_before_it_is_woken_is_not_ended(store: Store
     last = watchers[-1]
     first = store.write(CONFIG, config("a"))
     await store.durable(first.rv)
-    events = await last.next(5)  # its turn to be woken has not come
+    events = await last.next(60)  # its turn to be woken has not come
     assert events is not None and [event.entry.key for event in events] == [first.key]
-    reading = asyncio.create_task(last.next(5))
+    reading = asyncio.create_task(last.next(60))
     while store.waker._waiting:
         await asyncio.sleep(0)
     second = store.write(CONFIG, config("b"))
@@ -105,11 +105,12 @@ async def test_a_watcher_whose_time_is_up_returns_the_events_that_have_arrived(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store.waker, "add", lambda subscription: None)  # its turn to be woken does not come
-    watcher = store.subscribe("configmaps", None, store.revision)
-    reading = asyncio.create_task(watcher.next(0.05))
-    await asyncio.sleep(0)
     entry = store.write(CONFIG, config("a"))
     await store.durable(entry.rv)
+    watcher = store.subscribe("configmaps", None, entry.rv)
+    reading = asyncio.create_task(watcher.next(0.05))
+    await asyncio.sleep(0)
+    watcher.push(Event("MODIFIED", entry, entry))
     events = await reading  # a bookmark at this time would be newer than the event
     assert events is not None and [event.entry.key for event in events] == [entry.key]
 
@@ -133,7 +134,7 @@ async def test_a_failed_commit_is_rolled_back(store: Store, monkeypatch: pytest.
     found = store.get("configmaps", ("default", "kept"))
     assert found is not None and found.obj["data"] == {"a": "1"}
     with pytest.raises(StatusError):
-        await watcher.next(5)
+        await watcher.next(60)
     later = store.write(CONFIG, config("later"))
     await store.durable(later.rv)
     assert later.rv > lost.rv
@@ -185,7 +186,7 @@ async def test_a_writer_does_not_wait_for_many_watchers(store: Store) -> None:
 
     async def watch(subscription: Subscription) -> None:
         nonlocal received
-        events = await subscription.next(30)
+        events = await subscription.next(60)
         assert events is not None and len(events) == 1
         received += 1
 
@@ -202,7 +203,7 @@ async def test_closing_ends_watches(tmp_path: Path) -> None:
     await store.open()
     subscription = store.subscribe("configmaps", None, store.revision)
     await store.close()
-    assert await subscription.next(5) is None
+    assert await subscription.next(60) is None
 
 
 async def test_list_items_have_no_kind(store: Store) -> None:

@@ -88,7 +88,7 @@ class Server:
         authority.issue_cert("127.0.0.1").configure_cert(self._tls)
         self.port = self.run(self._start())
         self.url = f"https://127.0.0.1:{self.port}{PREFIX}"
-        self._pool = urllib3.PoolManager(ca_certs=str(self.ca), retries=False, timeout=20)
+        self._pool = urllib3.PoolManager(ca_certs=str(self.ca), retries=False, timeout=60)
 
     async def _start(self) -> int:
         self.registry = Registry(Store(self.folder / "kube.db"))
@@ -108,14 +108,22 @@ class Server:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the server's event loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+
+    def end_watches(self) -> None:
+        """End all watches, after what has been written so far."""
+
+        async def end() -> None:
+            self.registry.store._end_watches(None)
+
+        self.run(end())
 
     def stop(self) -> None:
         self._pool.clear()
         self.run(self.registry.close())
         self.run(self._runner.cleanup())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(60)
         self._loop.close()
 
     def send(
@@ -168,12 +176,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 Kubectl = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def run_kubectl(
-    binary: str, server: Server, *args: str, stdin: str = "", token: str = ADMIN
-) -> subprocess.CompletedProcess[str]:
-    """Run kubectl with its own home and cache."""
+def start_kubectl(binary: str, server: Server, *args: str, token: str = ADMIN) -> subprocess.Popen[str]:
+    """Start kubectl with its own home and cache. Its standard streams are pipes."""
     home = server.folder / "home"
     home.mkdir(exist_ok=True)
     command = [binary, f"--kubeconfig={server.kubeconfig(token)}", f"--cache-dir={server.folder / 'cache'}", *args]
     env = {"HOME": str(home), "PATH": os.environ["PATH"]}
-    return subprocess.run(command, input=stdin, env=env, capture_output=True, text=True, timeout=40, check=False)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=env, text=True)
+
+
+def run_kubectl(
+    binary: str, server: Server, *args: str, stdin: str = "", token: str = ADMIN
+) -> subprocess.CompletedProcess[str]:
+    """Run kubectl until it ends, as :func:`start_kubectl` starts it."""
+    with start_kubectl(binary, server, *args, token=token) as process:
+        try:
+            output, errors = process.communicate(stdin, timeout=120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(args, process.returncode, output, errors)

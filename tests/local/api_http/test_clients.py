@@ -132,7 +132,7 @@ def test_informer(api: client.ApiClient) -> None:
     informer.start()
     try:
         core.create_namespaced_config_map("default", config_map("informed"))
-        assert added.wait(10)
+        assert added.wait(60)
     finally:
         informer.stop()
 

@@ -334,8 +334,9 @@ def exchange(server: Server, *pieces: bytes) -> bytes:
     """Send raw bytes over TLS, and return what comes back until the server closes the connection or stops sending."""
     context = ssl.create_default_context(cafile=str(server.ca))
     with context.wrap_socket(
-        socket.create_connection(("127.0.0.1", server.port), timeout=1), server_hostname="127.0.0.1"
+        socket.create_connection(("127.0.0.1", server.port), timeout=60), server_hostname="127.0.0.1"
     ) as connection:
+        connection.settimeout(1)
         try:
             for piece in pieces:
                 connection.sendall(piece)

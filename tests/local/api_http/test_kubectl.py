@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import pytest
 from support.live_cluster import kubectls, version_of
+from support.polling import wait_for
 from support.recorded import RECORDINGS
 
-from .conftest import ADMIN, DEV, Server, run_kubectl
+from .conftest import ADMIN, DEV, Server, run_kubectl, start_kubectl
 
 SUPPORTED = kubectls()
 EVERY = kubectls(oldest=27)
@@ -99,9 +100,15 @@ def test_output_formats_of_get(run: Run) -> None:
     assert re.search(r"nvidia.com/gpu:\s+1", run("describe", "job", "samples-tf-mnist-demo"))
 
 
-def test_watch_starts_with_existing_objects(run: Run) -> None:
-    shown = run("get", "jobs", "samples-tf-mnist-demo", "--watch", "--request-timeout=1s")
-    assert [line.split()[0] for line in shown.splitlines()] == ["NAME", "samples-tf-mnist-demo"]
+def test_watch_starts_with_existing_objects(server: Server, run: Run) -> None:
+    with start_kubectl(SUPPORTED[-1], server, "get", "jobs", "samples-tf-mnist-demo", "--watch") as process:
+        assert process.stdout is not None
+        first = [process.stdout.readline().split()[0] for _ in range(2)]
+        assert first == ["NAME", "samples-tf-mnist-demo"]
+        wait_for(lambda: server.api._watch_count, 60)
+        server.end_watches()
+        output, errors = process.communicate(timeout=60)
+        assert (output, errors, process.returncode) == ("", "", 0)
 
 
 def test_edits(run: Run) -> None:
@@ -120,7 +127,7 @@ def test_edits(run: Run) -> None:
     run("apply", "--server-side", "--field-manager=two", "--force-conflicts", "-f", two)
     stdin = '{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"owned"},"data":{"z":"1"}}'
     assert run("replace", "-f", "-", stdin=stdin) == "configmap/owned replaced\n"
-    assert "condition met" in run("wait", "--for=jsonpath={.data.z}=1", "configmap/owned", "--timeout=5s")
+    assert "condition met" in run("wait", "--for=jsonpath={.data.z}=1", "configmap/owned", "--timeout=60s")
 
 
 def test_client_side_apply_then_server_side_apply(run: Run) -> None:

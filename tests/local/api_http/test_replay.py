@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 import pytest
 from support import recorded
+from support.polling import wait_for
 from support.recorded import Exchange, matches_recording, normalize, recorded_body
 
 from .conftest import ADMIN, DEV, Response, Server
@@ -24,9 +24,9 @@ WITHOUT_CONTROLLERS = "/apis/batch/v1/namespaces/default/jobs/samples-tf-mnist-d
 """A Job whose status controllers write. It is compared in ../whole/test_replay.py."""
 
 
-def send(server: Server, command: str, exchange: Exchange, terms: dict[str, str]) -> Response:
-    """Send a recorded request, with this server's versions and continue tokens."""
-    path = re.sub(r"timeoutSeconds=\d+", "timeoutSeconds=1", exchange["path"])
+def send(server: Server, command: str, exchange: Exchange, terms: dict[str, str], seconds: int = 1) -> Response:
+    """Send a recorded request, with this server's versions and continue tokens. A watch ends after some seconds."""
+    path = re.sub(r"timeoutSeconds=\d+", f"timeoutSeconds={seconds}", exchange["path"])
     for theirs, ours in terms.items():
         path = path.replace(theirs, ours)
     headers = dict(exchange["request_headers"])
@@ -86,27 +86,34 @@ def check_watch(exchange: Exchange, response: Response) -> None:
 def replay(server: Server, name: str, take: Callable[[Exchange], bool] = lambda exchange: True) -> int:
     """Send the requests of a recording, and return their number.
 
-    A watch runs at the same time as the requests that follow it in its step.
+    A watch runs at the same time as the requests that follow it in its step, however long they take. A watch from a
+    version runs after them. It gets the same events and, when its time is up, a bookmark.
     """
     terms: dict[str, str] = {}
     count = 0
     for step in recorded.steps(name):
         watching: list[tuple[threading.Thread, Exchange, list[Response]]] = []
+        late: list[Exchange] = []
         for exchange in filter(take, step["exchanges"]):
             count += 1
             if "watch=" not in exchange["path"]:
                 check(exchange, send(server, step["command"], exchange, terms))
                 continue
+            if "resourceVersion=" in exchange["path"]:
+                late.append(exchange)
+                continue
             answers: list[Response] = []
             arguments = (server, step["command"], exchange, terms, answers)
-            thread = threading.Thread(target=lambda s, c, e, t, a: a.append(send(s, c, e, t)), args=arguments)
+            thread = threading.Thread(target=lambda s, c, e, t, a: a.append(send(s, c, e, t, 600)), args=arguments)
             thread.start()
             watching.append((thread, exchange, answers))
-            while not server.api._watch_count:
-                time.sleep(0.01)
+            wait_for(lambda: server.api._watch_count, 60)
+        server.end_watches()
         for thread, exchange, answers in watching:
-            thread.join(20)
+            thread.join(60)
             check_watch(exchange, answers[0])
+        for exchange in late:
+            check_watch(exchange, send(server, step["command"], exchange, terms))
     return count
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -161,7 +160,7 @@ class Raw:
     def __init__(self, server: Server) -> None:
         context = ssl.create_default_context(cafile=str(server.ca))
         self.socket = context.wrap_socket(
-            socket.create_connection(("127.0.0.1", server.port), timeout=10), server_hostname="127.0.0.1"
+            socket.create_connection(("127.0.0.1", server.port), timeout=60), server_hostname="127.0.0.1"
         )
 
     def get(self, path: str) -> None:
@@ -187,7 +186,7 @@ def raw(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Raw]:
 
 
 def wait_for_watches(server: Server, count: int) -> None:
-    wait_for(lambda: server.api._watch_count == count)
+    wait_for(lambda: server.api._watch_count == count, 60)
 
 
 def test_a_client_that_disappears_is_noticed(server: Server, raw: Raw) -> None:
@@ -200,7 +199,7 @@ def test_a_client_that_disappears_is_noticed(server: Server, raw: Raw) -> None:
 
 def test_a_client_that_does_not_read_blocks_no_one(server: Server, raw: Raw) -> None:
     raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    raw.get(f"{MAPS}?watch=true&timeoutSeconds=2")
+    raw.get(f"{MAPS}?watch=true&timeoutSeconds=5")
     wait_for_watches(server, 1)
     blob = {"metadata": {"name": "big"}, "data": {"k": "x" * 900_000}}
     assert server.send("POST", MAPS, blob).status == 201
@@ -216,18 +215,16 @@ def test_a_client_that_does_not_read_blocks_no_one(server: Server, raw: Raw) -> 
 
 def test_events_reach_all_watches(server: Server) -> None:
     version = server.send("GET", MAPS).json["metadata"]["resourceVersion"]
-    seen: list[list[tuple[str, str]]] = []
-    threads = [
-        threading.Thread(target=lambda: seen.append(names(watch(server, f"resourceVersion={version}"))))
-        for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
+    watches = [Raw(server) for _ in range(8)]
+    for each in watches:
+        each.get(f"{MAPS}?watch=true&resourceVersion={version}")
     wait_for_watches(server, 8)
     make(server, "shared")
-    for thread in threads:
-        thread.join(10)
-    assert seen == [[("ADDED", "shared")]] * 8
+    server.end_watches()
+    for each in watches:
+        lines = each.read_until(b"\r\n0\r\n\r\n").splitlines()
+        assert names([orjson.loads(line) for line in lines if line.startswith(b"{")]) == [("ADDED", "shared")]
+        each.socket.close()
 
 
 def test_every_line_is_an_event(server: Server) -> None:

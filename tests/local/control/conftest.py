@@ -24,7 +24,7 @@ class ClusterDriver:
         self.objects = objects
 
     @staticmethod
-    async def eventually(check: Callable[[], Awaitable[Any]], timeout: float = 15.0) -> Any:
+    async def eventually(check: Callable[[], Awaitable[Any]], timeout: float = 60.0) -> Any:
         """Return the first true result of ``check``; fail after ``timeout`` seconds."""
         return await wait_for_async(check, timeout)
 
@@ -115,13 +115,25 @@ class ClusterDriver:
 
         await self.eventually(has_message)
 
-    async def wait_for_event(self, reason: str, name: str = "") -> Object:
-        """Wait for an event with this reason, and return it."""
+    async def wait_for_event(self, reason: str, name: str = "", text: str = "") -> Object:
+        """Wait for an event with this reason and this text in its message, and return it.
+
+        A controller may get an object before others that were created earlier. Its first message then says so.
+        """
 
         async def events() -> list[Object]:
-            return await self.events(reason, name)
+            return [each for each in await self.events(reason, name) if text in each["message"]]
 
         return dict((await self.eventually(events))[0])
+
+    async def wait_for_events(self, count: int, reason: str, name: str = "") -> None:
+        """Wait until there are this many events with a reason. Events are written after what they report."""
+
+        async def enough() -> bool:
+            return len(await self.events(reason, name)) >= count
+
+        await self.eventually(enough)
+        assert len(await self.events(reason, name)) == count
 
     # What kubelets do
 

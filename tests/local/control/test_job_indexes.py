@@ -84,7 +84,7 @@ async def test_too_many_failed_indexes_end_the_job(driver: ClusterDriver, contro
     assert status["failedIndexes"] == "1"
     assert status["conditions"][0]["reason"] == "MaxFailedIndexesExceeded"
     assert status["conditions"][0]["message"] == "Job has exceeded the specified maximal number of failed indexes"
-    assert len(await driver.events("SuccessfulDelete", "strict")) == 2
+    await driver.wait_for_events(2, "SuccessfulDelete", "strict")
     assert (status["failed"], "active" in status) == (3, False)
 
 
@@ -154,7 +154,7 @@ async def test_success_policy_ends_the_other_pods(driver: ClusterDriver, control
     expected = [(kind, "SuccessPolicy", "Matched rules at index 0") for kind in ("SuccessCriteriaMet", "Complete")]
     assert ends == expected
     assert (status["succeeded"], status["completedIndexes"], "failed" in status) == (1, "0", False)
-    assert len(await driver.events("SuccessfulDelete", "leader")) == 2
+    await driver.wait_for_events(2, "SuccessfulDelete", "leader")
 
 
 def test_failed_pods_that_wait_for_their_replacement_are_counted_once() -> None:
@@ -204,7 +204,10 @@ async def test_changes_of_pods_are_collected_and_those_of_the_spec_are_not(
         await driver.wait_for_event("SuccessfulCreate", "calm")
         [pod] = await driver.pods("calm")
         await driver.end_pod(pod)
-        # The controller gets the changes in order, and a new Job is synced at once.
+        # The controllers share the watch of pods, so the Job controller has seen the end of the pod by then.
+        await driver.create_pod("marker")
+        await driver.wait_until_unschedulable("marker", "no nodes available to schedule pods")
+        # A new Job is synced at once.
         await driver.create_job("later")
         await driver.wait_for_event("SuccessfulCreate", "later")
         assert "succeeded" not in await status_of(driver, "calm")

@@ -57,7 +57,12 @@ async def test_a_pod_that_no_controller_saw(
     await driver.create_pod("next", gpus=1)
     assert await driver.wait_until_bound("next") == "node-a"
     assert [pod["metadata"]["uid"] for pod in await first()] == [own["metadata"]["uid"]]
-    status = (await driver.objects.get("jobs", "job", "default"))["status"]
+
+    async def counted() -> dict[str, Any] | None:
+        status = (await driver.objects.get("jobs", "job", "default")).get("status") or {}
+        return status if status.get("active") else None
+
+    status = await driver.eventually(counted)
     assert (status["active"], status.get("failed"), status.get("succeeded")) == (1, None, None)
 
 
@@ -137,3 +142,83 @@ async def test_an_owner_that_the_garbage_collector_did_not_see(
         return await driver.get("secrets", "owned") is None
 
     await driver.eventually(gone)
+
+
+async def test_a_node_that_the_eviction_of_pods_did_not_see(
+    driver: ClusterDriver, controllers: ControllerManager, watched: InterruptedWatches
+) -> None:
+    """The pod of a node that no watch showed is deleted after the node."""
+    lists = watched.lists("nodes")
+    watched.interrupt("nodes")
+    await driver.create_node("node-a")
+    await wait_until_interrupted(driver, watched, "nodes", lists)
+    await driver.create_pod("orphan", nodeName="node-a")
+
+    async def has_read_the_node() -> bool:
+        return ("nodes", "node-a") in watched.read
+
+    await driver.eventually(has_read_the_node)
+    await driver.objects.delete("nodes", "node-a")
+    watched.resume("nodes")
+
+    async def gone() -> bool:
+        return await driver.get("pods", "orphan") is None
+
+    await driver.eventually(gone)
+
+
+async def test_a_claim_of_a_pod_that_no_controller_saw(
+    driver: ClusterDriver, controllers: ControllerManager, watched: InterruptedWatches
+) -> None:
+    """The claim is kept while the pod uses it."""
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "5Gi"}}}
+    await driver.objects.create("persistentvolumeclaims", {"metadata": {"name": "data"}, "spec": spec}, "default")
+
+    async def claim() -> dict[str, Any] | None:
+        return await driver.get("persistentvolumeclaims", "data")
+
+    async def protected() -> bool:
+        return bool((await claim() or {"metadata": {}})["metadata"].get("finalizers"))
+
+    await driver.eventually(protected)
+    lists = watched.lists("pods")
+    watched.interrupt("pods")
+    volumes = [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]
+    pod = await driver.create_pod("reads", volumes=volumes)
+    await wait_until_interrupted(driver, watched, "pods", lists)
+    await driver.objects.delete("persistentvolumeclaims", "data", "default")
+
+    async def is_listed_again() -> bool:
+        return watched.lists("pods") > lists + 1
+
+    await driver.eventually(is_listed_again)  # The controller asks the server about pods.
+    watched.resume("pods")
+    await driver.wait_until_unschedulable("reads", "no nodes available to schedule pods")
+    assert await claim()
+    await driver.end_pod(pod)
+
+    async def gone() -> bool:
+        return await claim() is None
+
+    await driver.eventually(gone)
+
+
+async def test_a_pod_whose_binding_no_controller_saw(
+    driver: ClusterDriver, controllers: ControllerManager, watched: InterruptedWatches
+) -> None:
+    """A pod of higher priority does not get the room of a pod that was bound a moment ago, but preempts it."""
+    for name, value in (("low", 10), ("high", 1000)):
+        await driver.objects.create("priorityclasses", {"metadata": {"name": name}, "value": value})
+    await driver.create_pod("cheap", gpus=1, priorityClassName="low")
+    await driver.create_pod("urgent", gpus=1, priorityClassName="high", nodeSelector={"pool": "gpu"})
+    for name in ("cheap", "urgent"):
+        await driver.wait_until_unschedulable(name, "no nodes available to schedule pods")
+    watched.interrupt("pods")
+    await driver.create_node("node-a")
+    await driver.wait_until_bound("cheap")
+    await driver.objects.patch("nodes", "node-a", {"metadata": {"labels": {"pool": "gpu"}}})
+    await driver.wait_for_event("Preempted", "cheap")
+    assert not (await driver.objects.get("pods", "urgent", "default"))["spec"].get("nodeName")
+    watched.resume("pods")
+    await driver.finish_deletions()
+    assert await driver.wait_until_bound("urgent") == "node-a"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from aksgpu.common import times
 from aksgpu.local.control import ControllerManager
 from aksgpu.local.control.controller_runtime import Cluster
 from aksgpu.local.control.node_lifecycle import NodeController, taints_for
@@ -34,7 +35,6 @@ def test_taints_follow_the_conditions() -> None:
 
 async def test_pods_are_evicted_from_a_lost_node(driver: ClusterDriver, controllers: ControllerManager) -> None:
     await driver.create_node("node-a")
-    await driver.create_lease("node-a", seconds=1)
     impatient = [{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute"}]
     impatient[0]["tolerationSeconds"] = 0
     await driver.create_pod("impatient", tolerations=impatient)
@@ -43,6 +43,7 @@ async def test_pods_are_evicted_from_a_lost_node(driver: ClusterDriver, controll
     for name in ("impatient", "loyal"):
         await driver.wait_until_bound(name)
         await driver.start_pod(await driver.objects.get("pods", name, "default"))
+    await driver.create_lease("node-a", seconds=1)
     event = await driver.wait_for_event("TaintManagerEviction", "impatient")
     assert event["message"] == "Marking for deletion Pod default/impatient"
     node = await driver.objects.get("nodes", "node-a")
@@ -52,6 +53,8 @@ async def test_pods_are_evicted_from_a_lost_node(driver: ClusterDriver, controll
     assert (await driver.wait_for_event("NodeNotReady"))["message"] == "Node node-a status is now: NodeNotReady"
     assert not (await driver.objects.get("pods", "loyal", "default"))["metadata"].get("deletionTimestamp")
     # The node is back, so the taints are removed.
+    lease = {"spec": {"leaseDurationSeconds": 3600, "renewTime": times.now_micro()}}
+    await driver.objects.patch("leases", "node-a", lease, "kube-node-lease")
     status = {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}]}
     await driver.objects.patch("nodes", "node-a", {"status": status}, subresource="status")
 
@@ -145,6 +148,22 @@ async def test_quota_counts_objects(driver: ClusterDriver, controllers: Controll
     await driver.objects.delete("configmaps", "a", "default")
     counts |= {"configmaps": "0", "count/configmaps": "0"}
     await driver.eventually(lambda: used("objects", **counts, **{"count/pods": "2", "pods": "1"}))
+
+
+async def test_quota_follows_a_pod_into_another_scope(driver: ClusterDriver, controllers: ControllerManager) -> None:
+    for scope in ("Terminating", "NotTerminating"):
+        quota = {"metadata": {"name": scope.lower()}, "spec": {"hard": {"pods": "5"}, "scopes": [scope]}}
+        await driver.objects.create("resourcequotas", quota, "default")
+    await driver.create_pod("one")
+
+    async def used(terminating: str, others: str) -> bool:
+        quotas, _ = await driver.objects.list("resourcequotas", "default")
+        found = [((each.get("status") or {}).get("used") or {}).get("pods") for each in quotas]
+        return found == [others, terminating]
+
+    await driver.eventually(lambda: used("0", "1"))
+    await driver.objects.patch("pods", "one", {"spec": {"activeDeadlineSeconds": 60}}, "default")
+    await driver.eventually(lambda: used("1", "0"))
 
 
 async def test_quota_counts_sidecars(driver: ClusterDriver, controllers: ControllerManager) -> None:

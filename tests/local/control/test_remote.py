@@ -72,7 +72,7 @@ async def test_watches_from_the_version_of_the_list(remote: RemoteObjects, drive
     await driver.objects.create("configmaps", {"metadata": {"name": "after"}}, "default")
     await driver.objects.delete("configmaps", "after", "default")
     seen: list[tuple[str, Any]] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for event in remote.watch("configmaps", "default", resource_version=version):
             if event.type != "BOOKMARK":
                 seen.append((event.type, event.object["metadata"]["name"]))

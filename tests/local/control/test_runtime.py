@@ -48,7 +48,7 @@ async def test_lists_again_after_an_expired_watch(driver: ClusterDriver) -> None
     informer.on_change(lambda old, new: seen.append(((old or new or {})["metadata"]["name"], bool(old), bool(new))))
     tasks = Tasks()
     tasks.spawn(informer.run())
-    await asyncio.wait_for(informer.synced.wait(), 5)
+    await asyncio.wait_for(informer.synced.wait(), 60)
 
     async def modified() -> bool:
         return len(seen) == 3
@@ -92,7 +92,7 @@ async def test_a_write_during_a_list_is_kept(driver: ClusterDriver) -> None:
     tasks = Tasks()
     informer.update_cache(_object("written", 4))
     tasks.spawn(informer.run())
-    await asyncio.wait_for(informer.synced.wait(), 5)
+    await asyncio.wait_for(informer.synced.wait(), 60)
     assert ("b", True) in seen and ("written", False) not in seen
     server.version = 4
     server.expire.set()
@@ -121,7 +121,7 @@ async def test_the_deletion_of_an_earlier_object_of_the_same_name() -> None:
     informer.on_change(lambda old, new: seen.append(((old or new or {})["metadata"]["uid"], bool(new))))
     tasks = Tasks()
     tasks.spawn(informer.run())
-    await asyncio.wait_for(delivered.wait(), 5)
+    await asyncio.wait_for(delivered.wait(), 60)
     await tasks.cancel()
     assert seen == [("a", True), ("b", True), ("a", False), ("second", True)]
 
@@ -146,13 +146,13 @@ async def test_queue_holds_a_key_once_for_one_worker() -> None:
     queue.add("b")
     assert await queue.get() == "b"
     queue.done("a")
-    assert await asyncio.wait_for(queue.get(), 1) == "a"
+    assert await asyncio.wait_for(queue.get(), 60) == "a"
     queue.add_after("c", 0.01)
-    queue.add_after("c", 60)  # The earlier time counts.
-    assert await asyncio.wait_for(queue.get(), 5) == "c"
-    queue.add_after("d", 60)
+    queue.add_after("c", 3600)  # The earlier time counts.
+    assert await asyncio.wait_for(queue.get(), 60) == "c"
+    queue.add_after("d", 3600)
     queue.add_after("d", 0.01)
-    assert await asyncio.wait_for(queue.get(), 5) == "d"
+    assert await asyncio.wait_for(queue.get(), 60) == "d"
     queue.close()
 
 

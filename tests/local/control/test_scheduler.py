@@ -155,6 +155,8 @@ async def test_preempts_for_several_pods_at_once(driver: ClusterDriver, controll
     # Before the room is free, a pod of higher priority comes.
     await driver.create_pod("first", gpus=2, priorityClassName="highest")
     assert (await driver.wait_for_event("FailedScheduling", "first"))["message"] == NO_GPU.partition(" no new")[0]
+    for name in ("urgent-1", "urgent-2"):
+        await driver.wait_until_unschedulable(name, NO_GPU)
     await driver.finish_deletions()
     assert await driver.wait_until_bound("first") == "node-a"
     assert {pod["metadata"]["name"] for pod in await driver.pods()} == {"first", "urgent-1", "urgent-2"}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aksgpu.local.control import ControllerManager
+from aksgpu.local.settings import Settings
 
 if TYPE_CHECKING:
     from tests.local.control.conftest import ClusterDriver
@@ -148,7 +149,7 @@ async def test_claims_that_get_no_volume(
         made = {"metadata": {"name": storage_class}, "provisioner": provisioner}
         await driver.objects.create("storageclasses", made)
     await create_claim(driver, "data", storage_class, *modes)
-    assert text in (await driver.wait_for_event(reason, "data"))["message"]
+    await driver.wait_for_event(reason, "data", text)
     claim = await driver.objects.get("persistentvolumeclaims", "data", "default")
     assert claim["status"]["phase"] == "Pending" and "volumeName" not in claim["spec"]
 
@@ -166,10 +167,10 @@ async def test_a_volume_that_is_not_created_in_time(driver: ClusterDriver, contr
     await driver.create_node()
     await create_claim(driver, "data", "managed-csi", "ReadWriteMany")
     await create_pod(driver, "waits", "data")
-    event = await driver.wait_for_event("FailedScheduling", "waits")
+    event = await driver.wait_for_event("FailedScheduling", "waits", "running PreBind plugin")
     assert event["message"] == 'running PreBind plugin "VolumeBinding": binding volumes: context deadline exceeded'
-    refused = await driver.wait_for_event("ProvisioningFailed", "data")
-    assert "mountVolume is not supported for access mode: MULTI_NODE_MULTI_WRITER" in refused["message"]
+    text = "mountVolume is not supported for access mode: MULTI_NODE_MULTI_WRITER"
+    await driver.wait_for_event("ProvisioningFailed", "data", text)
 
 
 async def test_a_pod_that_is_deleted_while_it_waits_for_its_volume(
@@ -183,3 +184,29 @@ async def test_a_pod_that_is_deleted_while_it_waits_for_its_volume(
     await driver.objects.delete("pods", "waits", "default", grace_period_seconds=0)
     await driver.create_pod("next", gpus=1)
     assert await driver.wait_until_bound("next") == "node-a"
+
+
+async def test_a_pod_that_is_preempted_while_it_waits_for_its_volume(driver: ClusterDriver, registry: Any) -> None:
+    """It does not get the node's GPU back when the volume exists."""
+    controllers = ControllerManager(registry, Settings(time_scale=1.0))
+    await controllers.start()
+    try:
+        for name, value in (("low", 10), ("high", 1000)):
+            await driver.objects.create("priorityclasses", {"metadata": {"name": name}, "value": value})
+        external = {"provisioner": "example.com/nfs", "volumeBindingMode": "WaitForFirstConsumer"}
+        await driver.objects.create("storageclasses", {"metadata": {"name": "slow"}, **external})
+        await driver.create_node()
+        await create_claim(driver, "data", "slow")
+        await create_pod(driver, "waits", "data", gpus=1, priorityClassName="low")
+        await driver.wait_for_event("ExternalProvisioning", "data")
+        await driver.create_pod("urgent", gpus=1, priorityClassName="high")
+        assert await driver.wait_until_bound("urgent") == "node-a"
+        await driver.objects.patch("persistentvolumeclaims", "data", {"spec": {"volumeName": "given"}}, "default")
+        await wait_until_claim_is_bound(driver, "data")
+        await driver.create_pod("later")
+        await driver.wait_until_bound("later")
+        assert not (await driver.objects.get("pods", "waits", "default"))["spec"].get("nodeName")
+        await driver.end_pod(await driver.objects.get("pods", "urgent", "default"))
+        assert await driver.wait_until_bound("waits") == "node-a"
+    finally:
+        await controllers.stop()
