@@ -46,6 +46,8 @@ LEAST_OPEN_FILES = 256
 """Open files that the process needs for a small cluster."""
 ANSWER_SECONDS = 5.0
 """Timeout for a request to the process, and for its end after SIGKILL."""
+INJECT_SECONDS = 60.0
+"""Timeout for a fault. An eviction waits for operations that are changing nodes, and for the pods of its node."""
 POLL_SECONDS = 0.02
 INHERITED = (
     "PATH",
@@ -222,7 +224,8 @@ def inject(fault: str, *, home: Path | str | None = None, **details: Any) -> str
     found = _find(directory)
     if found is None:
         raise LaptopError(f"no laptop AKS is running in {directory}", hint="Start it with aksgpu.local.start().")
-    return str(_request(found[0], "POST", "/laptop/inject", {"fault": fault, **details})["done"])
+    body = {"fault": fault, **details}
+    return str(_request(found[0], "POST", "/laptop/inject", body, timeout=INJECT_SECONDS)["done"])
 
 
 @contextlib.contextmanager
@@ -384,10 +387,12 @@ def _find(directory: Path) -> tuple[Endpoint, dict[str, Any]] | None:
     return None
 
 
-def _request(endpoint: Endpoint, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+def _request(
+    endpoint: Endpoint, method: str, path: str, body: dict[str, Any] | None = None, *, timeout: float = ANSWER_SECONDS
+) -> dict[str, Any]:
     context = ssl.create_default_context(cafile=endpoint.ca_file)
     port = int(endpoint.base_url.rpartition(":")[2])
-    connection = http.client.HTTPSConnection(LOOPBACK, port, timeout=ANSWER_SECONDS, context=context)
+    connection = http.client.HTTPSConnection(LOOPBACK, port, timeout=timeout, context=context)
     headers = {"Authorization": f"Bearer {endpoint.token}"}
     with contextlib.closing(connection):
         connection.request(method, path, json.dumps(body) if body else None, headers)

@@ -53,7 +53,7 @@ def send(endpoint: Endpoint, method: str, path: str, *, document: Any = None, to
     request.add_header("Content-Type", "application/json")
     context = ssl.create_default_context(cafile=str(endpoint.ca_file))
     try:
-        with urllib.request.urlopen(request, data, timeout=10, context=context) as answer:
+        with urllib.request.urlopen(request, data, timeout=60, context=context) as answer:
             return answer.status, json.loads(answer.read() or b"null")
     except urllib.error.HTTPError as error:
         return error.code, json.loads(error.read() or b"null")
@@ -204,6 +204,22 @@ def test_faults_can_be_injected(home: Path) -> None:
         local.inject("x" * (5 << 20), home=home)
 
 
+def test_a_fault_may_take_longer_than_an_answer(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An eviction waits for the pods of its node. The process is suspended instead, and answers after the time-out."""
+    local.start(home, settings=FAST)
+    pid = local.status(home)["pid"]
+    request = process._request
+
+    def request_late(endpoint: Endpoint, method: str, *args: Any, **options: Any) -> dict[str, Any]:
+        if method == "POST":
+            os.kill(pid, signal.SIGSTOP)
+            threading.Timer(process.ANSWER_SECONDS + 1, os.kill, (pid, signal.SIGCONT)).start()
+        return request(endpoint, method, *args, **options)
+
+    monkeypatch.setattr(process, "_request", request_late)
+    assert local.inject("throttle", home=home) == "injected"
+
+
 def test_a_port_that_is_taken(home: Path) -> None:
     first = local.start(home, settings=FAST)
     port = local.status(home)["port"]
@@ -267,7 +283,7 @@ def test_one_of_another_version_is_replaced_unless_it_is_busy(home: Path) -> Non
 
 
 def test_it_stops_when_idle(home: Path) -> None:
-    local.start(home, settings=Settings(idle_seconds=0.4))
+    local.start(home, settings=Settings(idle_seconds=3))  # long enough for the answer that `start` waits for
     wait_for(lambda: not local.status(home)["running"])
 
 
@@ -297,11 +313,11 @@ def test_its_record_is_restored_while_it_is_running(home: Path, spoil: Any) -> N
 
 
 def test_a_record_that_cannot_be_written(home: Path) -> None:
-    endpoint = local.start(home, settings=Settings(idle_seconds=4))
+    endpoint = local.start(home, settings=Settings(idle_seconds=12))
     before = local.status(home)
     (home / "laptop.json").unlink()
-    (home / "laptop.json").mkdir()  # fails as on a full disk; the process checks the record once a second
-    for _ in range(25):
+    (home / "laptop.json").mkdir()  # fails as on a full disk; the process checks the record every three seconds
+    for _ in range(35):
         time.sleep(0.1)
         assert send(endpoint, "GET", "/subscriptions?api-version=2022-12-01")[0] == 200
     (home / "laptop.json").rmdir()

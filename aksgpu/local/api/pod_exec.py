@@ -154,14 +154,16 @@ async def _serve(
     socket = web.WebSocketResponse(protocols=PROTOCOLS, heartbeat=_HEARTBEAT)
     if not socket.can_prepare(request):
         raise bad_request(_NO_SPDY)
-    await socket.prepare(request)
+    # The command is connected first, so that a connected client misses no output of it.
     try:
         command = await start()
     except StatusError as error:
+        await socket.prepare(request)
         await _send_status(socket, error.status)
         await socket.close()
         return socket
     try:
+        await socket.prepare(request)
         await run_until_one_ends(
             _receive_input(socket, command, options.stdin),
             _send_output(socket, command, options.streams, argv),

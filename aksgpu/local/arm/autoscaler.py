@@ -19,7 +19,7 @@ from aksgpu.local.arm import pool_nodes, vcpu_quota
 from aksgpu.local.arm.arm_errors import ArmError
 from aksgpu.local.arm.arm_store import Document
 from aksgpu.local.arm.context import Context
-from aksgpu.local.arm.operation_steps import reconcile_pool
+from aksgpu.local.arm.resource_ids import cluster_key
 from aksgpu.local.control import event_recorder, filters
 from aksgpu.local.control.controller_runtime import get_condition, is_finished, is_ready
 from aksgpu.local.control.informer import object_key
@@ -125,13 +125,12 @@ async def run(context: Context) -> None:
         clusters = list(context.state.clusters.values())
         scalers = {cluster["id"]: scalers.get(cluster["id"]) or Scaler(context, cluster) for cluster in clusters}
         for cluster in clusters:
-            if cluster["power"] == "Running" and not context.operations.get_running(cluster):
-                try:
-                    await scalers[cluster["id"]].scan()
-                except (StatusError, LaptopError) as error:  # for example, the cluster is being deleted
-                    log.info("autoscaler of %s: %s", cluster["name"], error)
-                except Exception:
-                    log.exception("autoscaler of %s", cluster["name"])
+            try:
+                await scalers[cluster["id"]].scan()
+            except (StatusError, LaptopError) as error:  # for example, the cluster is being deleted
+                log.info("autoscaler of %s: %s", cluster["name"], error)
+            except Exception:
+                log.exception("autoscaler of %s", cluster["name"])
 
 
 class Scaler:
@@ -151,7 +150,12 @@ class Scaler:
         self._backoff_until: dict[str, float] = {}  # by pool name
 
     async def scan(self) -> None:
-        """Grow one pool. If no pod needs a new node, remove empty nodes."""
+        """Grow one pool. If no pod needs a new node, remove empty nodes.
+
+        Do nothing if the cluster is stopped, no longer exists, or an operation is in progress on it.
+        """
+        if not self._is_open():
+            return
         documents = [
             pool
             for pool in self._cluster["pools"].values()
@@ -179,7 +183,13 @@ class Scaler:
             await self._shrink(objects, pools, busy)
 
     async def _reconcile(self, pool: Pool) -> None:
-        await reconcile_pool(self._context, self._cluster, pool.document, RECONCILE_SECONDS * self._scale)
+        """Create the pool's missing nodes, unless an operation has started in the meantime."""
+        async with self._context.node_locks[self._cluster["id"]]:
+            # The operation may have deleted or stopped the cluster. `get_objects` would start it again.
+            if self._is_unchanged(pool.document):
+                objects = await self._context.get_objects(self._cluster)
+                seconds = RECONCILE_SECONDS * self._scale
+                await pool_nodes.reconcile(objects, self._cluster, pool.document, seconds)
 
     async def _choose(
         self, objects: Objects, pools: list[Pool], waiting: list[Object]
@@ -272,10 +282,16 @@ class Scaler:
             )
             await pool_nodes.remove_node(objects, name, deallocate=pool.properties["scaleDownMode"] == "Deallocate")
 
+    def _is_open(self) -> bool:
+        """Return whether the cluster exists, is not stopped, and no operation is in progress on it."""
+        cluster = self._cluster
+        known = self._context.state.clusters.get(cluster_key(cluster["group"], cluster["name"]))
+        idle = self._context.operations.get_running(cluster) is None
+        return known is cluster and cluster["power"] == "Running" and idle
+
     def _is_unchanged(self, pool: Document) -> bool:
         """Return whether the pool is still the one that was scanned, and no operation has started since."""
-        same = self._cluster["pools"].get(pool["name"]) is pool
-        return same and self._context.operations.get_running(self._cluster) is None
+        return self._is_open() and self._cluster["pools"].get(pool["name"]) is pool
 
 
 def _reasons(requirements: filters.PodRequirements, pools: list[Pool]) -> str:

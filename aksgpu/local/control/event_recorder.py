@@ -45,6 +45,7 @@ class EventRecorder:
         # The name and the count of events that are on the server.
         self._written: OrderedDict[bytes, tuple[str, int]] = OrderedDict()
         self._wake = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     def record_event(
@@ -105,10 +106,11 @@ class EventRecorder:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write all pending events."""
-        while self._pending:
-            keys = list(itertools.islice(self._pending, _BATCH))
-            await asyncio.gather(*(self._write(key, *self._pending.pop(key)) for key in keys))
+        """Write all pending events, and wait for those that are being written."""
+        async with self._writing:
+            while self._pending:
+                keys = list(itertools.islice(self._pending, _BATCH))
+                await asyncio.gather(*(self._write(key, *self._pending.pop(key)) for key in keys))
 
     async def _write(self, key: bytes, event: Object, new_count: int, version: str) -> None:
         about = event["involvedObject"]

@@ -150,8 +150,11 @@ class ContainerRunner:
     async def _resume(self) -> ContainerRun | None:
         """Return the run from before a restart of the laptop. Later calls return None."""
         run = self._run if self._from_before_restart else None
-        self._from_before_restart = False
-        if run is None or not await run.resume():
+        if run is None:
+            return None
+        found = await run.resume()
+        self._from_before_restart = False  # If this task is cancelled before, end() resumes the run.
+        if not found:
             return None
         if run.started:
             self._set_running(run)

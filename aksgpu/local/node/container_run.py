@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +30,8 @@ SHIM_COMMAND = (
     f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from shim import supervisor; supervisor.main()",
 )
 """The command line of :mod:`aksgpu.local.node.shim`, without its arguments."""
+SHIM_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""The signals that a node agent sends to a shim, apart from SIGKILL."""
 CONTAINER_ID_VARIABLE = "AKSGPU_CONTAINER"
 """An environment variable of all processes of a container. It identifies processes that a killed shim left behind."""
 
@@ -37,6 +39,9 @@ LOG_MAX_FILES = 5
 """Number of log files that are kept, for slow readers."""
 KILL_SECONDS = 8.0
 """Time in which a shim must kill its processes and record their end, before it is killed itself."""
+START_SECONDS = 60.0
+"""Time in which a shim that has just started must record its command."""
+START_CHECK_SECONDS = 0.02
 
 
 class Exit(NamedTuple):
@@ -47,6 +52,19 @@ class Exit(NamedTuple):
     message: str
     started: int
     finished: int
+
+
+@contextlib.contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """Block the signals that a shim handles, in this thread and in processes that it starts.
+
+    The shim unblocks them once it has its handlers, so that none ends it before.
+    """
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, SHIM_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 async def _wait_until_readable(fd: int) -> None:
@@ -116,7 +134,7 @@ class ContainerRun:
                 self.started = int(self.read("run.json")["started"])
 
     def _spawn(self, command: list[str], descriptors: tuple[int, int]) -> None:
-        with (self.directory / "shim.err").open("wb") as errors:
+        with (self.directory / "shim.err").open("wb") as errors, _blocked_signals():
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -159,13 +177,14 @@ class ContainerRun:
     async def resume(self) -> bool:
         """Find a run from before a restart of the laptop. Return False if it was never started."""
         self.container_id = str(self.read("spec.json").get("id", ""))
-        for _ in range(100):  # a shim that has just started records its command within milliseconds
+        deadline = time.monotonic() + START_SECONDS
+        while True:
             locked = self._is_locked()
             # Read after testing the lock: the files of a shim that has ended are complete.
             run = self.read("run.json")
-            if not locked or run.get("child"):
+            if not locked or run.get("child") or time.monotonic() > deadline:
                 break
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(START_CHECK_SECONDS)
         self.started = int(run.get("started", 0)) if run.get("child") else 0
         if run and self._is_locked():
             with contextlib.suppress(ProcessLookupError):

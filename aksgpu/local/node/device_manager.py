@@ -60,10 +60,11 @@ class DeviceManager:
 
     Args:
         directory: the node's ``/var/lib/kubelet/device-plugins``.
+        node: the node's uid. A new node does not have the devices of an earlier one of the same name.
         changed: called when capacity or allocatable may have changed.
     """
 
-    def __init__(self, directory: Path, changed: Callable[[], None]) -> None:
+    def __init__(self, directory: Path, node: str, changed: Callable[[], None]) -> None:
         self._directory = directory
         self._changed = changed
         self._resources: dict[str, _Resource] = {}
@@ -72,7 +73,7 @@ class DeviceManager:
         self._socket: socket.socket | None = None
         self._server: asyncio.Server | None = None
         self._tasks = Tasks()
-        self._checkpoint = directory.parent / "devices.json"
+        self._checkpoint = directory.parent / f"devices-{node}.json"
 
     def start(self) -> None:
         """Restore the devices from before a restart. Their plugins have a few seconds to register again."""

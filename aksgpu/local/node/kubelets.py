@@ -23,7 +23,7 @@ from aksgpu.local.node import gpus
 from aksgpu.local.node.device_manager import DeviceManager
 from aksgpu.local.node.start_limiter import StartLimiter
 from aksgpu.local.objects import Object, Objects
-from aksgpu.local.status_error import StatusError
+from aksgpu.local.status_error import StatusError, ignoring
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +77,8 @@ class Node:
         self.name: str = node["metadata"]["name"]
         self.kubelet = root / "nodes" / self.name / "kubelet"
         self.kubelet.mkdir(parents=True, exist_ok=True)
-        self.devices = DeviceManager(self.kubelet / "device-plugins", lambda: self._dirty.set())
+        uid: str = node["metadata"]["uid"]
+        self.devices = DeviceManager(self.kubelet / "device-plugins", uid, lambda: self._dirty.set())
         self._dirty = asyncio.Event()
         self._tasks = Tasks()
         self._start_recorded = False
@@ -112,7 +113,13 @@ class Node:
         return self.object["metadata"].get("annotations") or {}
 
     def update(self, node: Object) -> None:
-        """Store a new version of the Node object, and break or repair the driver according to its annotation."""
+        """Store a new version of the Node object, and break or repair the driver according to its annotation.
+
+        A version that is older than the known one is ignored. The watch may deliver it after the node has read a newer
+        one.
+        """
+        if _version(node) < _version(self.object):
+            return
         self.object = node
         if get_condition(node, "Ready").get("status") == "Unknown":
             self._dirty.set()  # the node controller considers the node lost
@@ -220,9 +227,21 @@ class Node:
         return 0
 
     async def _post_status(self) -> None:
-        node = await self._objects.get("nodes", self.name)
-        self.object = node
-        await self._update_gpu_labels(node)
+        """Post the status, unless the virtual machine has been deallocated in the meantime."""
+        while True:
+            # Read the node first, because the watch may not have delivered its taints and conditions.
+            node = await self._objects.get("nodes", self.name)
+            if node["metadata"]["uid"] != self.object["metadata"]["uid"]:
+                return  # It has been replaced by another one of the same name.
+            self.object = node
+            if self.deallocated:
+                return
+            with ignoring(409):  # Another component has changed the node since then.
+                await self._patch_status(await self._update_gpu_labels(node))
+                return
+
+    async def _patch_status(self, node: Object) -> None:
+        """Post the status of a version of the node; raises StatusError 409 if there is a newer one."""
         old = {condition["type"]: condition for condition in (node.get("status") or {}).get("conditions") or []}
         became_ready = (old.get("Ready") or {}).get("status") != "True"
         own: list[dict[str, Any]] = []
@@ -232,7 +251,8 @@ class Node:
         for resource, (capacity, allocatable) in self.devices.counts().items():
             status.setdefault("capacity", {})[resource] = str(capacity)
             status.setdefault("allocatable", {})[resource] = str(allocatable)
-        self.object = await self._objects.patch("nodes", self.name, {"status": status}, subresource="status")
+        patch = {"metadata": {"resourceVersion": node["metadata"]["resourceVersion"]}, "status": status}
+        self.object = await self._objects.patch("nodes", self.name, patch, subresource="status")
         self._record_start_events(became_ready)
 
     def _gpu_service_conditions(self) -> list[tuple[str, str, str, str]]:
@@ -247,14 +267,14 @@ class Node:
             for name in _MANAGED_GPU_SERVICES
         ]
 
-    async def _update_gpu_labels(self, node: Object) -> None:
-        """Label the node with the kind of its GPUs.
+    async def _update_gpu_labels(self, node: Object) -> Object:
+        """Label the node with the kind of its GPUs, and return its latest version.
 
         With real GPUs, the model and memory are those of this machine and not of the VM size. The product label is that
         of NVIDIA's GPU feature discovery.
         """
         if not self.gpus:
-            return
+            return node
         first = self.gpus[0]
         patch = {"labels": {node_annotations.GPU_KIND_LABEL: "simulated" if first.simulated else "nvml"}}
         if not first.simulated:
@@ -264,7 +284,8 @@ class Node:
                 node_annotations.GPU_MEMORY_MIB: str(first.memory_mib),
             }
         if any(not new.items() <= (node["metadata"].get(key) or {}).items() for key, new in patch.items()):
-            await self._objects.patch("nodes", self.name, {"metadata": patch})
+            return await self._objects.patch("nodes", self.name, {"metadata": patch})
+        return node
 
     @staticmethod
     def _condition(kind: str, status: str, reason: str, message: str, old: dict[str, Any] | None) -> dict[str, Any]:
@@ -290,3 +311,7 @@ class Node:
             # A kubelet uses the node's name as its uid, and `kubectl describe node` looks for that.
             involved = {"kind": "Node", "apiVersion": "", "metadata": {"name": self.name, "uid": self.name}}
             self._events.record_event("kubelet", involved, "Normal", reason, message, host=self.name)
+
+
+def _version(node: Object) -> int:
+    return int(node["metadata"]["resourceVersion"])

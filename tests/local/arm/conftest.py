@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,11 @@ class StoreClusters:
         self.root = root
         self.open_clusters = {}
         self.seconds_without_roles = 0.0
+        self.available = asyncio.Event()
+        self.available.set()
 
     async def open(self, cluster_id: str, token: str, version: str) -> Objects:
+        await self.available.wait()
         if cluster_id not in self.open_clusters:
             (self.root / cluster_id).mkdir(parents=True, exist_ok=True)
             registry = Registry(Store(self.root / cluster_id / "kube.db"))
@@ -61,6 +65,7 @@ class StoreClusters:
             await self.open_clusters.pop(cluster_id).close()
 
     async def delete(self, cluster_id: str) -> None:
+        await self.available.wait()
         await self.close(cluster_id)
         shutil.rmtree(self.root / cluster_id, ignore_errors=True)
 
@@ -86,7 +91,7 @@ class Arm:
 
     def run(self, coroutine: Any) -> Any:
         """Run a coroutine in the server's event loop."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
 
     async def _start(self) -> None:
         self.clusters = StoreClusters(self.home / "clusters")
@@ -115,6 +120,15 @@ class Arm:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
         self.loop.close()
+
+    @contextmanager
+    def operations_held(self) -> Iterator[None]:
+        """Keep every operation in progress until the end of the block, by withholding the clusters."""
+        self.loop.call_soon_threadsafe(self.clusters.available.clear)
+        try:
+            yield
+        finally:
+            self.loop.call_soon_threadsafe(self.clusters.available.set)
 
     def client(self) -> ContainerServiceClient:
         return ContainerServiceClient(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from typing import Any
 from urllib.parse import quote
 
@@ -11,15 +10,16 @@ from azure.core.exceptions import HttpResponseError, ResourceExistsError, Resour
 from azure.mgmt.containerservice.models import AgentPool, GPUProfile, NvidiaGPUProfile
 from support.polling import wait_for
 
-from aksgpu.local.arm import reference_data
+from aksgpu.local.arm import operation_steps, pool_nodes, reference_data
 
 from .conftest import CLUSTER, GROUP, SUBSCRIPTION, Arm, body, pool
 
 
 def test_the_current_tutorial(arm: Arm) -> None:
     client = arm.client()
-    poller = client.managed_clusters.begin_create_or_update("rg", "aks", body())
-    assert client.managed_clusters.get("rg", "aks").provisioning_state == "Creating"
+    with arm.operations_held():
+        poller = client.managed_clusters.begin_create_or_update("rg", "aks", body())
+        assert client.managed_clusters.get("rg", "aks").provisioning_state == "Creating"
     cluster = poller.result()
     assert cluster.provisioning_state == "Succeeded"
     assert cluster.power_state.code == "Running"
@@ -32,8 +32,9 @@ def test_the_current_tutorial(arm: Arm) -> None:
     assert "accelerator" not in node["metadata"]["labels"]
 
     gpu = AgentPool(vm_size="Standard_NC4as_T4_v3", count=2, mode="User", node_taints=["sku=gpu:NoSchedule"])
-    poller = client.agent_pools.begin_create_or_update("rg", "aks", "gpunp", gpu)
-    assert client.managed_clusters.get("rg", "aks").provisioning_state == "Updating"
+    with arm.operations_held():
+        poller = client.agent_pools.begin_create_or_update("rg", "aks", "gpunp", gpu)
+        assert client.managed_clusters.get("rg", "aks").provisioning_state == "Updating"
     assert poller.result().provisioning_state == "Succeeded"
     gpus = [node for node in arm.nodes() if node["metadata"]["labels"]["agentpool"] == "gpunp"]
     assert [node["metadata"]["name"][-10:] for node in gpus] == ["vmss000000", "vmss000001"]
@@ -146,11 +147,12 @@ def test_stop_and_start(arm: Arm) -> None:
 
 def test_one_operation_at_a_time_and_abort(arm: Arm) -> None:
     client = arm.client()
-    client.managed_clusters.begin_create_or_update("rg", "aks", body())
-    with pytest.raises(ResourceExistsError, match=r"Another operation \(Creating\) is in progress") as caught:
-        client.agent_pools.begin_create_or_update("rg", "aks", "x", AgentPool(vm_size="Standard_D2s_v3"))
-    assert caught.value.error.code == "OperationNotAllowed"
-    client.managed_clusters.begin_abort_latest_operation("rg", "aks").result()
+    with arm.operations_held():
+        client.managed_clusters.begin_create_or_update("rg", "aks", body())
+        with pytest.raises(ResourceExistsError, match=r"Another operation \(Creating\) is in progress") as caught:
+            client.agent_pools.begin_create_or_update("rg", "aks", "x", AgentPool(vm_size="Standard_D2s_v3"))
+        assert caught.value.error.code == "OperationNotAllowed"
+        client.managed_clusters.begin_abort_latest_operation("rg", "aks").result()
     assert client.managed_clusters.get("rg", "aks").provisioning_state == "Canceled"
     client.managed_clusters.begin_create_or_update("rg", "aks", body()).result()
     assert client.managed_clusters.get("rg", "aks").provisioning_state == "Succeeded"
@@ -219,26 +221,23 @@ def test_tags(arm: Arm) -> None:
 
 def test_operations_survive_a_restart(arm: Arm) -> None:
     client = arm.client()
-    client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(count=3)))
-    arm.run(arm._stop())
+    with arm.operations_held():
+        client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(count=3)))
+        arm.run(arm._stop())
     arm.run(arm._start())
     again = arm.client()
-    for _ in range(200):
-        cluster = again.managed_clusters.get("rg", "aks")
-        if cluster.provisioning_state != "Creating":
-            break
-        time.sleep(0.05)
-    assert cluster.provisioning_state == "Succeeded"
+    wait_for(lambda: again.managed_clusters.get("rg", "aks").provisioning_state == "Succeeded")
     assert len(arm.nodes()) == 3
 
 
 def test_deleting_a_resource_group_deletes_its_clusters(arm: Arm) -> None:
     arm.client().managed_clusters.begin_create_or_update("rg", "aks", body())
-    answer = arm.send("DELETE", GROUP, version="2021-04-01")
-    assert answer.status_code == 202
-    assert arm.send("GET", GROUP).json()["properties"]["provisioningState"] == "Deleting"
-    refused = arm.send("PUT", CLUSTER, body())
-    assert refused.json()["error"]["code"] == "ResourceGroupBeingDeleted"
+    with arm.operations_held():
+        answer = arm.send("DELETE", GROUP, version="2021-04-01")
+        assert answer.status_code == 202
+        assert arm.send("GET", GROUP).json()["properties"]["provisioningState"] == "Deleting"
+        refused = arm.send("PUT", CLUSTER, body())
+        assert refused.json()["error"]["code"] == "ResourceGroupBeingDeleted"
     while (result := arm.send("GET", answer.headers["Location"], version=None)).status_code == 202:
         pass
     assert result.status_code == 204
@@ -286,14 +285,15 @@ def test_node_resource_groups_of_long_names_differ(arm: Arm) -> None:
     assert len(machines) == 2 and {len(name) for name in machines} == {80}
 
 
-def test_nodes_that_are_not_removed_after_all_are_uncordoned(arm: Arm) -> None:
+def test_nodes_that_are_not_removed_after_all_are_uncordoned(arm: Arm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operation_steps, "CONTROL_PLANE_SHARE", 0.0)
     client = arm.client()
     client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(count=4))).result()
     (registry,) = arm.clusters.open_clusters.values()
     mine = [arm.nodes()[index]["metadata"]["name"] for index in (0, 3)]  # one that stays, and one that will be removed
     for name in mine:
         arm.run(registry.patch("nodes", name, {"spec": {"unschedulable": True}}))
-    arm.run(arm.manager.inject("slow", {"factor": 40}))
+    arm.run(arm.manager.inject("slow", {"factor": 10_000}))  # No node is removed before the operation is aborted.
     client.agent_pools.begin_create_or_update("rg", "aks", "nodepool1", AgentPool(count=2), polling=False)
     wait_for(lambda: sum(bool(node["spec"].get("unschedulable")) for node in arm.nodes()) >= 3)
     client.agent_pools.begin_abort_latest_operation("rg", "aks", "nodepool1").result()
@@ -349,7 +349,8 @@ def test_machines_are_deleted_by_name(arm: Arm) -> None:
     assert (found.count, found.provisioning_state) == (2, "Succeeded")
 
 
-def test_pods_do_not_move_between_machines_that_are_deleted(arm: Arm) -> None:
+def test_pods_do_not_move_between_machines_that_are_deleted(arm: Arm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_nodes, "POD_GRACE_SECONDS", 600)
     client = arm.client()
     client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(count=3))).result()
     (registry,) = arm.clusters.open_clusters.values()
@@ -360,6 +361,7 @@ def test_pods_do_not_move_between_machines_that_are_deleted(arm: Arm) -> None:
     poller = client.agent_pools.begin_delete_machines("rg", "aks", "nodepool1", {"machineNames": going})
     wait_for(lambda: "deletionTimestamp" in arm.run(registry.get("pods", "one", "default"))["metadata"])
     assert [node["metadata"]["name"] for node in arm.nodes() if node["spec"].get("unschedulable")] == going
+    arm.run(registry.delete("pods", "one", "default", grace_period_seconds=0))  # as the node agent does
     poller.result()
     assert len(arm.nodes()) == 1
 
@@ -370,10 +372,12 @@ def test_an_upgrade_replaces_nodes_and_needs_quota_for_its_surge(arm: Arm) -> No
     gpu = pool("gpunp", mode="User", vmSize="Standard_NC4as_T4_v3", count=3, **settings)
     client.managed_clusters.begin_create_or_update("rg", "aks", body(pool(), gpu)).result()
     before = {node["metadata"]["name"]: node["metadata"]["uid"] for node in arm.nodes()}
-    poller = client.agent_pools.begin_upgrade_node_image_version("rg", "aks", "gpunp")
-    assert client.agent_pools.get("rg", "aks", "gpunp").provisioning_state == "UpgradingNodeImageVersion"
     usages = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Compute/locations/eastus/usages"
-    used = {row["name"]["value"].lower(): row["currentValue"] for row in arm.send("GET", usages).json()["value"]}
+    with arm.operations_held():
+        poller = client.agent_pools.begin_upgrade_node_image_version("rg", "aks", "gpunp")
+        assert client.agent_pools.get("rg", "aks", "gpunp").provisioning_state == "UpgradingNodeImageVersion"
+        rows = arm.send("GET", usages).json()["value"]
+    used = {row["name"]["value"].lower(): row["currentValue"] for row in rows}
     assert used["standard ncasv3_t4 family"] == (3 + 2) * 4
     poller.result()
     after = {node["metadata"]["name"]: node["metadata"]["uid"] for node in arm.nodes()}

@@ -233,12 +233,15 @@ def test_an_example(arm: Arm, contract: Any, name: str) -> None:
     path = played.path.format(**parameters)
     if "$filter" in parameters:
         path += f"?$filter={parameters['$filter']}"
-    answer = arm.send(played.method, path, parameters.get("parameters"), parameters["api-version"])
+    with arm.operations_held():
+        answer = arm.send(played.method, path, parameters.get("parameters"), parameters["api-version"])
+        if played.method == "DELETE":
+            assert arm.send("GET", answer.headers["Location"], version=None).status_code == 202
     assert str(answer.status_code) in published["responses"], answer.text()
     theirs = published["responses"][str(answer.status_code)]
     assert {header.lower() for header in theirs.get("headers", {})} <= {header.lower() for header in answer.headers}
     if "body" not in theirs:
-        assert arm.send("GET", answer.headers["Location"], version=None).status_code == 202
+        assert played.method == "DELETE"
         return
     ours = answer.json()
     assert missing(theirs["body"], ours) == set(played.differs)

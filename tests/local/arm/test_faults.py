@@ -5,6 +5,7 @@ import time
 import pytest
 from azure.core.exceptions import HttpResponseError
 from azure.mgmt.containerservice.models import AgentPool, GPUProfile
+from support.polling import wait_for
 
 from aksgpu.local.arm import managed_clusters
 from aksgpu.local.arm.arm_errors import ArmError
@@ -73,10 +74,7 @@ def test_a_stuck_operation_can_be_aborted(arm: Arm) -> None:
 def test_operations_that_cannot_be_aborted_do_not_get_stuck(arm: Arm) -> None:
     inject(arm, "stuck")
     place = arm.send("DELETE", GROUP, version="2021-04-01").headers["Location"]
-    for _ in range(100):
-        if arm.send("GET", place, version=None).status_code != 202:
-            break
-        time.sleep(0.05)
+    wait_for(lambda: arm.send("GET", place, version=None).status_code != 202)
     assert arm.send("GET", GROUP, version="2021-04-01").status_code == 404
 
 

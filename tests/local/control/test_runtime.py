@@ -213,6 +213,29 @@ async def test_repeated_events_are_counted(registry: Any, driver: ClusterDriver)
     await recorder.stop()
 
 
+async def test_a_flush_waits_for_events_that_are_being_written(registry: Any, driver: ClusterDriver) -> None:
+    answer = asyncio.Event()
+    asked = asyncio.Event()
+
+    class SlowServer:
+        async def create(self, *args: Any) -> Any:
+            asked.set()
+            await answer.wait()
+            return await registry.create(*args)
+
+    recorder = EventRecorder(SlowServer())  # type: ignore[arg-type]
+    await recorder.start()
+    recorder.record_event("job-controller", await driver.create_pod("noisy"), "Normal", "Slow", "It takes a while")
+    await asked.wait()
+    flushing = asyncio.create_task(recorder.flush())
+    await asyncio.sleep(0.1)
+    assert not flushing.done()
+    answer.set()
+    await flushing
+    assert len(await driver.events("Slow")) == 1
+    await recorder.stop()
+
+
 async def test_restarts_converge(registry: Any, driver: ClusterDriver) -> None:
     """Changes made while the controllers are stopped are handled when they start again."""
     await driver.create_node("node-a")

@@ -99,7 +99,7 @@ GPU = {
 def smi(*args: str, gpus: list[dict[str, object]]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "aksgpu.local.images.nvidia_smi", *args]
     env = {"AKSGPU_GPUS": json.dumps(gpus)}
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=30)
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
 
 
 def test_nvidia_smi() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -80,7 +79,7 @@ class Lab:
         await self.objects.create("pods", binding, "default", name=name, subresource="binding")
         return made
 
-    async def until(self, name: str, done: Callable[[Object], Any], timeout: float = 20.0) -> Object:
+    async def until(self, name: str, done: Callable[[Object], Any], timeout: float = 60.0) -> Object:
         """Wait until a condition holds for a pod."""
 
         async def pod_if_done() -> Object | None:
@@ -94,7 +93,7 @@ class Lab:
     async def phase(self, name: str, *phases: str) -> Object:
         return await self.until(name, lambda pod: pod.get("status", {}).get("phase") in phases)
 
-    async def gone(self, name: str, timeout: float = 20.0) -> None:
+    async def gone(self, name: str, timeout: float = 60.0) -> None:
         async def is_gone() -> bool:
             pods, _ = await self.objects.list("pods")
             return name not in [pod["metadata"]["name"] for pod in pods]
@@ -108,7 +107,8 @@ class Lab:
         return b"".join([data async for data in stream])
 
     async def events(self, name: str) -> list[tuple[str, str]]:
-        await asyncio.sleep(0.1)
+        """Return the reasons and messages of all events about an object that the agent has recorded."""
+        await self.agent._events.flush()
         found, _ = await self.objects.list("events", "default")
         return [(one["reason"], one["message"]) for one in found if one["involvedObject"]["name"] == name]
 

@@ -204,7 +204,7 @@ async def test_claim_keeps_its_content(lab: Lab) -> None:
     assert await lab.logs("reads") == b"kept\n"
     assert len(list((lab.root / "claims").iterdir())) == 1
     await lab.objects.delete("persistentvolumeclaims", "data", "default")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while list((lab.root / "claims").iterdir()):
             await asyncio.sleep(0.02)
 
@@ -229,7 +229,7 @@ async def test_a_disk_is_attached_to_one_node(lab: Lab) -> None:
     await lab.phase("beside", "Succeeded")
     await lab.run("elsewhere", "true", node=GPU_NODE, **disk)
     message = 'Multi-Attach error for volume "pvc-disk" Volume is already used by pod(s) first'
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while ("FailedAttachVolume", message) not in await lab.events("elsewhere"):
             await asyncio.sleep(0.02)
     await lab.restart()

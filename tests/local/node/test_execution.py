@@ -25,7 +25,7 @@ async def collect_output(command: Execution) -> tuple[int, bytes, bytes]:
     async def whole(stream: str) -> bytes:
         return b"".join([data async for data in command.output(stream)])
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         out, err, code = await asyncio.gather(whole("stdout"), whole("stderr"), command.code())
     await command.close()
     return code, out, err
@@ -49,7 +49,7 @@ async def test_a_command_has_the_containers_files(lab: Lab, view: bool) -> None:
     assert await run(lab, "sh", "-c", "cat /aksgpu-data/file; echo $HOSTNAME") == (0, b"kept\np\n", b"")
     await lab.restart()
     await lab.phase("p", "Running")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not lab.agent._runners or not _running(lab):
             await asyncio.sleep(0.02)
     assert (await run(lab, "cat", "/aksgpu-data/file"))[:2] == (0, b"kept\n"), "found again by the next agent"
@@ -69,7 +69,7 @@ async def test_its_child_processes_end_with_the_container(lab: Lab, mark: str) -
     assert processes(mark)
     await lab.objects.delete("pods", "p", "default", grace_period_seconds=0)
     await lab.gone("p")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while processes(mark):
             await asyncio.sleep(0.02)
 

@@ -43,11 +43,20 @@ async def plugin(lab: Lab, name: str = "plugin", node: str = GPU_NODE, **contain
     await lab.phase(name, "Running")
 
 
+async def until_logged(lab: Lab, name: str, text: bytes, times: int = 1) -> None:
+    """Wait until the log of a pod contains a text a number of times."""
+
+    async def is_logged() -> bool:
+        return (await lab.logs(name)).count(text) == times
+
+    await wait_for_async(is_logged)
+
+
 async def test_the_plugin_registers_and_unregisters_gpus(lab: Lab) -> None:
     await counts(lab, None, None)
     await plugin(lab)
     await counts(lab, "2", "2")
-    assert b"Registered device plugin for 'nvidia.com/gpu' with Kubelet" in await lab.logs("plugin")
+    await until_logged(lab, "plugin", b"Registered device plugin for 'nvidia.com/gpu' with Kubelet")
     await lab.objects.delete("pods", "plugin", "default")
     await lab.gone("plugin")
     await counts(lab, "2", "0")
@@ -148,9 +157,14 @@ async def test_plugin_without_mount_namespaces(lab: Lab) -> None:
 async def test_the_last_plugin_counts(lab: Lab) -> None:
     await plugin(lab)
     await counts(lab, "2", "2")
+    resource = lab.agent._nodes[GPU_NODE].devices._resources["nvidia.com/gpu"]
+    first = resource.plugin
     await plugin(lab, "second")
-    while b"Registered" not in await lab.logs("second"):
-        await asyncio.sleep(0.02)
+
+    async def is_replaced() -> bool:
+        return resource.plugin is not first
+
+    await wait_for_async(is_replaced)
     await counts(lab, "2", "2")
     await lab.objects.delete("pods", "second", "default")
     await lab.gone("second")
@@ -174,7 +188,7 @@ async def test_the_plugin_registers_again_after_a_restart(lab: Lab) -> None:
     await lab.run("soon", "true", node=GPU_NODE, container=ONE)
     await lab.phase("soon", "Succeeded")
     await counts(lab, "2", "2")
-    assert (await lab.logs("plugin")).count(b"Registered device plugin") == 2
+    await until_logged(lab, "plugin", b"Registered device plugin", 2)
 
 
 async def test_bad_registration_is_refused(lab: Lab) -> None:
@@ -263,7 +277,7 @@ async def test_a_driver_that_breaks_and_is_repaired(lab: Lab) -> None:
     failed = await lab.phase("early", "Failed")
     assert failed["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 18
     assert b"Failed to initialize NVML: Driver/library version mismatch" in await lab.logs("early")
-    assert b"Failed to initialize NVML: Driver/library version mismatch" in await lab.logs("plugin")
+    await until_logged(lab, "plugin", b"Failed to initialize NVML: Driver/library version mismatch")
     await breaks(lab, None)
     await counts(lab, "2", "2")
 
@@ -286,15 +300,62 @@ async def test_mig_strategies(lab: Lab) -> None:
     assert b"Tesla T4 MIG 1g.5gb SIMULATED (UUID: MIG-" in await lab.logs("smi")
 
 
-async def test_a_deallocated_node_posts_no_status(lab: Lab) -> None:
+async def deallocate(lab: Lab) -> None:
+    """Do to the GPU node what Resource Manager does when it deallocates its machine."""
     taint = {"key": "node.cloudprovider.kubernetes.io/shutdown", "effect": "NoSchedule"}
     await lab.objects.patch("nodes", GPU_NODE, {"spec": {"taints": [taint]}})
-    await asyncio.sleep(0.1)
     lost = {"type": "Ready", "status": "Unknown"}
     await lab.objects.patch("nodes", GPU_NODE, {"status": {"conditions": [lost]}}, subresource="status")
+
+
+async def readiness(lab: Lab) -> str:
+    """Return the status of the GPU node's condition Ready; empty if it has none."""
+    conditions = (await lab.objects.get("nodes", GPU_NODE))["status"].get("conditions") or []
+    return "".join(each["status"] for each in conditions if each["type"] == "Ready")
+
+
+async def until_ready(lab: Lab) -> None:
+    async def is_ready() -> bool:
+        return await readiness(lab) == "True"
+
+    await wait_for_async(is_ready)
+
+
+async def test_a_deallocated_node_posts_no_status(lab: Lab) -> None:
+    await until_ready(lab)
+    await deallocate(lab)
     await asyncio.sleep(0.2)
-    (ready,) = (await lab.objects.get("nodes", GPU_NODE))["status"]["conditions"]
-    assert ready["status"] == "Unknown"
+    assert await readiness(lab) == "Unknown"
     await lab.objects.patch("nodes", GPU_NODE, {"spec": {"taints": None}})
-    while (await lab.objects.get("nodes", GPU_NODE))["status"]["conditions"][-1]["status"] != "True":
-        await asyncio.sleep(0.02)
+    await until_ready(lab)
+
+
+async def test_a_node_that_is_deallocated_while_it_posts_its_status(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    await until_ready(lab)
+    get = lab.objects.get
+
+    async def get_and_deallocate(resource: str, name: str, namespace: str | None = None) -> Any:
+        found = await get(resource, name, namespace)
+        if name == GPU_NODE:
+            monkeypatch.setattr(lab.objects, "get", get)
+            await deallocate(lab)
+        return found
+
+    monkeypatch.setattr(lab.objects, "get", get_and_deallocate)
+    assert await lab.agent._nodes[GPU_NODE]._try_to_post_status(0) == 0
+    assert await readiness(lab) == "Unknown"
+
+
+async def test_a_new_node_has_no_gpus_of_an_earlier_one(lab: Lab) -> None:
+    """It has the same name, as after an upgrade of its pool, and its device plugin has not started yet."""
+    await plugin(lab)
+    await counts(lab, "2", "2")
+    former = lab.agent._nodes[GPU_NODE]
+    await lab.objects.delete("nodes", GPU_NODE)
+    await lab.add_node(GPU_NODE, gpus=2, address="10.224.0.5")
+    await until_ready(lab)
+    await lab.gone("plugin")
+    await former._try_to_post_status(0)
+    await counts(lab, None, None)
+    await plugin(lab, "another")
+    await counts(lab, "2", "2")

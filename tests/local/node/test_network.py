@@ -57,7 +57,7 @@ async def lookup(lab: Lab, pod: str, name: str) -> list[str]:
 
 
 async def until_found(lab: Lab, pod: str, name: str, addresses: list[str]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await lookup(lab, pod, name) != sorted(addresses):
             await asyncio.sleep(0.05)
 
@@ -166,7 +166,7 @@ async def test_a_service_with_a_cluster_ip_leads_to_its_pods(lab: Lab) -> None:
     await lab.phase("client", "Running")
     await until_found(lab, "client", "web", [await address(lab, "server")])
     event = ("PortNotForwarded", PORT_NOT_FORWARDED.format(name="web", port=80, target=8080))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while event not in await lab.events("web"):
             await asyncio.sleep(0.02)
     assert [each for each in await lab.events("web") if each[0] == "PortNotForwarded"] == [event]
@@ -212,6 +212,6 @@ async def test_names_need_mount_namespaces(lab: Lab) -> None:
     await lab.run("plain", "sleep", "60", metadata={"labels": {"app": "web"}})
     await lab.phase("plain", "Running")
     await lab.objects.create("services", service("web", {"app": "web"}), "default")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while ("NamesNotSupported", NO_SERVICE_NAMES.format("web")) not in await lab.events("plain"):
             await asyncio.sleep(0.02)

@@ -4,12 +4,33 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 from support.polling import wait_for_async
 
 from aksgpu.local import images
+from aksgpu.local.node import container as container_module
+from aksgpu.local.node import pod as pod_module
 from aksgpu.local.objects import STRATEGIC_PATCH
+from aksgpu.local.status_error import StatusError
 
 from .conftest import CPU_NODE, Lab, processes, terminated
+
+
+async def logged(lab: Lab, pod: str, container: str, text: bytes) -> bool:
+    """Return whether the log of a container, which may not have started yet, is a text."""
+    try:
+        return await lab.logs(pod, container) == text
+    except StatusError:
+        return False
+
+
+async def until_exist(*paths: Path) -> None:
+    """Wait until all files exist."""
+
+    async def exist() -> bool:
+        return all(path.exists() for path in paths)
+
+    await wait_for_async(exist)
 
 
 def _is(pod: dict[str, Any], kind: str) -> bool:
@@ -66,21 +87,17 @@ async def test_killed_by_a_signal(lab: Lab) -> None:
 
 
 async def test_restart_on_failure(lab: Lab) -> None:
-    script = """
-        echo run
-        test -e /scratch/second && exit 0
-        test -e /scratch/first && touch /scratch/second
-        touch /scratch/first
-        exit 7
-    """
+    script = "echo run; echo run >> /scratch/runs; test -e /scratch/enough || exit 7"
     volumes = [{"name": "scratch", "emptyDir": {}}]
     mounts = [{"name": "scratch", "mountPath": "/scratch"}]
-    container = {"volumeMounts": mounts}
-    await lab.run("retries", "sh", "-c", script, restartPolicy="OnFailure", volumes=volumes, container=container)
+    spec = {"restartPolicy": "OnFailure", "volumes": volumes, "container": {"volumeMounts": mounts}}
+    made = await lab.run("retries", "sh", "-c", script, **spec)
+    scratch = lab.root / "pods" / made["metadata"]["uid"] / "volumes" / "scratch"
     await lab.until("retries", lambda pod: "CrashLoopBackOff" in str(pod.get("status")))
+    (scratch / "enough").touch()
     pod = await lab.phase("retries", "Succeeded")
     found = pod["status"]["containerStatuses"][0]
-    assert found["restartCount"] == 2
+    assert found["restartCount"] == len((scratch / "runs").read_text().split()) - 1 >= 2
     assert found["lastState"]["terminated"]["exitCode"] == 7
     assert await lab.logs("retries") == await lab.logs("retries", previous=True) == b"run\n"
     text = [text for reason, text in await lab.events("retries") if reason == "BackOff"]
@@ -138,7 +155,10 @@ async def test_forced_deletion(lab: Lab, mark: str) -> None:
     await wait_for_async(nothing_left)
 
 
-async def test_image_without_a_program(lab: Lab) -> None:
+async def test_image_without_a_program(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        container_module, "ERR_IMAGE_PULL_SECONDS", 1e6
+    )  # The reason does not change while the test reads it.
     await lab.run("noimage", "true", container={"image": "registry.invalid/nothing:1"})
     pod = await lab.until("noimage", lambda pod: "ErrImagePull" in str(pod.get("status")))
     waiting = pod["status"]["containerStatuses"][0]["state"]["waiting"]
@@ -149,8 +169,10 @@ async def test_image_without_a_program(lab: Lab) -> None:
         'aksgpu.local.images.register("registry.invalid/nothing:1", ["python", "train.py"])'
     ]
     assert pod["status"]["phase"] == "Pending"
-    await lab.until("noimage", lambda pod: '"ImagePullBackOff"' in str(pod["status"]).replace("'", '"'))
-    reasons = {reason for reason, _ in await lab.events("noimage")}
+    monkeypatch.undo()
+    await lab.run("later", "true", container={"image": "registry.invalid/nothing:1"})
+    await lab.until("later", lambda pod: '"ImagePullBackOff"' in str(pod.get("status")).replace("'", '"'))
+    reasons = {reason for reason, _ in await lab.events("later")}
     assert reasons >= {"Pulling", "Failed", "BackOff"}
     await lab.run("never", "true", container={"image": "registry.invalid/nothing:1", "imagePullPolicy": "Never"})
     await lab.until("never", lambda pod: "ErrImageNeverPull" in str(pod.get("status")))
@@ -182,16 +204,17 @@ async def test_init_containers_run_in_order(lab: Lab) -> None:
     assert [one["state"]["terminated"]["reason"] for one in pod["status"]["initContainerStatuses"]] == ["Completed"] * 2
 
 
-async def test_sidecar_runs_beside_the_containers(lab: Lab, mark: str) -> None:
+async def test_sidecar_runs_beside_the_containers(lab: Lab, mark: str, tmp_path: Path) -> None:
     volumes = [{"name": "shared", "emptyDir": {}}]
     shared = {"image": "busybox", "volumeMounts": [{"name": "shared", "mountPath": "/aksgpu-shared"}]}
     serve = f": {mark}; trap 'echo bye; exit 0' TERM; touch /aksgpu-shared/up; while :; do sleep 0.05; done"
     sidecar = {"name": "beside", "restartPolicy": "Always", "command": ["sh", "-c", serve], **shared}
     before = {"name": "before", "command": ["sh", "-c", "until test -e /aksgpu-shared/up; do sleep 0.02; done"]}
     spec = {"initContainers": [sidecar, before | shared], "volumes": volumes, "terminationGracePeriodSeconds": 10}
-    await lab.run("both", "sh", "-c", "sleep 0.3; exit 3", **spec)
+    await lab.run("both", "sh", "-c", f"until test -e {tmp_path}/go; do sleep 0.02; done; exit 3", **spec)
     pod = await lab.phase("both", "Running")
     assert [one["ready"] for one in pod["status"]["initContainerStatuses"]] == [True, True]
+    (tmp_path / "go").touch()
     pod = await lab.phase("both", "Failed")
     assert terminated(pod)["exitCode"] == 3
     assert terminated({"status": {"containerStatuses": pod["status"]["initContainerStatuses"]}})["exitCode"] == 0
@@ -199,8 +222,10 @@ async def test_sidecar_runs_beside_the_containers(lab: Lab, mark: str) -> None:
     assert not processes(mark)
 
 
-async def test_sidecars_do_not_fail_the_pod(lab: Lab, tmp_path: Path) -> None:
+async def test_sidecars_do_not_fail_the_pod(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether they end by themselves, fail when they are stopped, or have to be killed."""
+    for name in ("FIRST_BACKOFF_SECONDS", "MAX_BACKOFF_SECONDS"):
+        monkeypatch.setattr(container_module, name, 1e6)  # "ends" still waits for its restart at the pod's end.
 
     def sidecar(name: str, script: str) -> dict[str, Any]:
         return {"name": name, "image": "busybox", "restartPolicy": "Always", "command": ["sh", "-c", script]}
@@ -211,8 +236,12 @@ async def test_sidecars_do_not_fail_the_pod(lab: Lab, tmp_path: Path) -> None:
         sidecar("ends", "echo once; exit 3"),
         sidecar("last", f"trap 'echo last >> {tmp_path}/ends; exit 8' TERM; touch {tmp_path}/last; {loop}"),
     ]
-    script = f"until test -e {tmp_path}/last; do sleep 0.02; done; echo main >> {tmp_path}/ends; echo result"
-    await lab.run("job", "sh", "-c", script, initContainers=sidecars, terminationGracePeriodSeconds=10)
+    script = f"until test -e {tmp_path}/go; do sleep 0.02; done; echo main >> {tmp_path}/ends; echo result"
+    await lab.run("job", "sh", "-c", script, initContainers=sidecars, terminationGracePeriodSeconds=60)
+    await lab.until("job", lambda pod: "CrashLoopBackOff" in str(pod.get("status")))
+    await wait_for_async(lambda: logged(lab, "job", "fails", b"up\n"))
+    await until_exist(tmp_path / "last")
+    (tmp_path / "go").touch()
     pod = await lab.phase("job", "Succeeded", "Failed")
     assert pod["status"]["phase"] == "Succeeded"
     codes = [each["state"]["terminated"]["exitCode"] for each in pod["status"]["initContainerStatuses"]]
@@ -230,23 +259,25 @@ async def test_sidecars_end_last_and_in_reverse_order(lab: Lab, tmp_path: Path) 
 
     shape = {"image": "busybox", "restartPolicy": "Always"}
     sidecars = [{"name": name, "command": script(name), **shape} for name in ("first", "second")]
-    await lab.run("three", *script("main"), initContainers=sidecars, terminationGracePeriodSeconds=10)
-    while not (tmp_path / "main").exists():
-        await asyncio.sleep(0.02)
+    await lab.run("three", *script("main"), initContainers=sidecars, terminationGracePeriodSeconds=60)
+    await until_exist(*(tmp_path / name for name in ("first", "second", "main")))
     await lab.objects.delete("pods", "three", "default")
     await lab.gone("three")
     assert (tmp_path / "ends").read_text().split() == ["main", "second", "first"]
 
 
-async def test_a_sidecar_has_time_to_end_after_the_grace_period(lab: Lab, tmp_path: Path) -> None:
+async def test_a_sidecar_has_time_to_end_after_the_grace_period(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod_module, "MIN_SIDECAR_SECONDS", 60.0)
+
     def script(name: str, trap: str) -> list[str]:
         return ["sh", "-c", f"trap '{trap}' TERM; touch {tmp_path}/{name}; while :; do sleep 0.05; done"]
 
     serve = script("beside", f"sleep 0.3; touch {tmp_path}/flushed; exit 0")
     sidecar = {"name": "beside", "image": "busybox", "restartPolicy": "Always", "command": serve}
     await lab.run("both", *script("main", ""), initContainers=[sidecar], terminationGracePeriodSeconds=1)
-    while not (tmp_path / "main").exists():
-        await asyncio.sleep(0.02)
+    await until_exist(*(tmp_path / name for name in ("beside", "main")))
     await lab.objects.delete("pods", "both", "default")
     await lab.gone("both")
     assert (tmp_path / "flushed").exists()
@@ -274,11 +305,12 @@ async def test_invalid_image_name(lab: Lab) -> None:
 
 
 async def test_container_creation_is_retried(lab: Lab) -> None:
-    await lab.run("blocked", "true")
-    pod = await lab.objects.get("pods", "blocked", "default")
+    node = "aks-late-12345678-vmss000000"
+    pod = await lab.run("blocked", "true", node=node)
     blocker = lab.root / "pods" / pod["metadata"]["uid"] / "containers" / "main"
     blocker.parent.mkdir(parents=True)
     blocker.touch()
+    await lab.add_node(node, address="10.224.0.6")
     state = lambda pod: (pod["status"].get("containerStatuses") or [{}])[0].get("state", {})  # noqa: E731
     await lab.until("blocked", lambda pod: state(pod).get("waiting", {}).get("reason") == "CreateContainerError")
     blocker.unlink()
@@ -310,7 +342,7 @@ async def test_active_deadline_of_a_pod_with_a_sidecar(lab: Lab) -> None:
         "command": ["sh", "-c", f"trap 'echo beside ends; exit 5' TERM; echo beside; {loop}"],
     }
     script = f"trap 'echo main ends; exit 6' TERM; echo main; {loop}"
-    deadline = {"activeDeadlineSeconds": 4, "terminationGracePeriodSeconds": 10}
+    deadline = {"activeDeadlineSeconds": 8, "terminationGracePeriodSeconds": 60}
     await lab.run("late", "sh", "-c", script, initContainers=[sidecar], **deadline)
     pod = await lab.phase("late", "Failed")
     assert pod["status"]["reason"] == "DeadlineExceeded"

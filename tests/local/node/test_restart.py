@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -96,7 +97,7 @@ async def test_pod_whose_shim_was_killed_is_lost(lab: Lab, mark: str) -> None:
     pod = await lab.phase("lost", "Failed")
     ended = pod["status"]["containerStatuses"][0]["state"]["terminated"]
     assert (ended["exitCode"], ended["reason"]) == (137, "ContainerStatusUnknown")
-    assert processes(mark) == []
+    await until_ended(mark)
 
 
 async def test_finished_pod_is_unchanged(lab: Lab) -> None:
@@ -122,6 +123,26 @@ async def test_pod_deleted_while_the_laptop_was_down(lab: Lab, mark: str) -> Non
     assert processes(mark) == []
 
 
+async def test_pod_deleted_while_its_container_is_found_again(lab: Lab, mark: str) -> None:
+    """The laptop was killed after the container's start, and before its status was reported."""
+    await lab.run("found", "bash", "-c", f"exec -a {mark} sleep 100")
+    (status,) = (await lab.phase("found", "Running"))["status"]["containerStatuses"]
+    await lab.agent.stop(end_pods=False)
+    status = {**status, "state": {"waiting": {"reason": "ContainerCreating"}}, "started": False, "ready": False}
+    patch = {"status": {"containerStatuses": [status]}}
+    await lab.objects.patch("pods", "found", patch, "default", subresource="status")
+    await lab.objects.delete("pods", "found", "default", grace_period_seconds=1)
+    (record,) = lab.root.glob("pods/*/containers/main/0/run.json")
+    run = json.loads(record.read_text())
+    record.write_text(json.dumps({**run, "child": 0}))  # as before the shim has started the command
+    await lab.stop(end_pods=False)
+    await lab.start()
+    await asyncio.sleep(0.2)
+    record.write_text(json.dumps(run))
+    await lab.gone("found")
+    assert processes(mark) == []
+
+
 async def test_orphan_that_does_not_end(lab: Lab, mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No pod waits for it, and its shim is killed."""
     await lab.run("orphan", "bash", "-c", f"exec -a {mark} sleep 100")
@@ -131,14 +152,15 @@ async def test_orphan_that_does_not_end(lab: Lab, mark: str, monkeypatch: pytest
     await lab.agent.stop(end_pods=False)
     await lab.objects.delete("pods", "orphan", "default", grace_period_seconds=0)
     await lab.objects.close()
-    async with asyncio.timeout(5):
+    monkeypatch.setattr(container_run, "KILL_SECONDS", 1000.0)
+    async with asyncio.timeout(60):
         await lab.start()
     assert processes(mark)
     await lab.stop(end_pods=False)
     monkeypatch.setattr(container_run, "KILL_SECONDS", 0.2)
     await lab.start()
     await cleared(lab)
-    await ended(mark)
+    await until_ended(mark)
 
 
 async def test_deleted_pod_whose_shim_does_not_end(lab: Lab, mark: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +170,7 @@ async def test_deleted_pod_whose_shim_does_not_end(lab: Lab, mark: str, monkeypa
     os.kill(supervisor_of(lab), signal.SIGSTOP)
     await lab.objects.delete("pods", "stuck", "default")
     await lab.gone("stuck")
-    await ended(mark)
+    await until_ended(mark)
 
 
 async def test_stopping_the_cluster_ends_its_processes(lab: Lab, mark: str) -> None:
@@ -177,16 +199,16 @@ def supervisor_of(lab: Lab) -> int:
     return shim
 
 
-async def ended(mark: str) -> None:
+async def until_ended(mark: str) -> None:
     """Wait until killed processes are gone."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while processes(mark):
             await asyncio.sleep(0.01)
 
 
 async def cleared(lab: Lab) -> None:
     """Wait until no pod has files left."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while list((lab.root / "pods").iterdir()):
             await asyncio.sleep(0.01)
 

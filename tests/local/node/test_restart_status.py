@@ -37,7 +37,7 @@ async def test_status_and_log_belong_to_one_run(lab: Lab) -> None:
     gate = lab.root / "pods" / made["metadata"]["uid"] / "volumes" / "count"
     for run in range(3):
         await lab.until("again", lambda pod, run=run: is_running(pod, run))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await lab.logs("again") != f"run {run}\n".encode():
                 await asyncio.sleep(0.01)
         if run:
@@ -46,7 +46,7 @@ async def test_status_and_log_belong_to_one_run(lab: Lab) -> None:
         (gate / f"end-{run}").touch()
         assert await follower == f"run {run}\n".encode()
     await lab.until("again", lambda pod: is_running(pod, 3))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while seen[-1].get("restartCount") != 3 or "running" not in seen[-1]["state"]:
             await asyncio.sleep(0.01)
     watching.cancel()

@@ -74,6 +74,8 @@ class Supervisor:
         signal.signal(signal.SIGTERM, self._terminate)
         signal.signal(signal.SIGUSR1, self._kill_all)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        # The node agent has blocked them, so that they do not end the supervisor before it has its handlers.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGUSR1))
 
     def run(self, ready: int) -> None:
         """Start the command, supervise it, and record its end.
