@@ -16,7 +16,16 @@ from types import TracebackType
 from typing import Any, Self
 
 from aksgpu.common.arguments import shown
-from aksgpu.errors import AksGpuError, InvalidInput, KubernetesError, NotFound, ResultLost, SessionEnded, Unreachable
+from aksgpu.errors import (
+    AksGpuError,
+    InvalidInput,
+    KubernetesError,
+    NotFound,
+    ResultLost,
+    SessionEnded,
+    Unreachable,
+    WaitTimeout,
+)
 from aksgpu.jobs import job_outcome
 from aksgpu.jobs.executor_manifest import MAIN
 from aksgpu.jobs.executor_options import ExecutorOptions
@@ -300,7 +309,9 @@ class Session:
             self._raise_ended(job, pods, status)
         self._pulls.observe(pods)
         if status.phase == "Pending" and self._pulls.has_new_failure(pods):
-            self.job.wait(timeout=0, progress=False)  # raises JobFailed
+            # It raises JobFailed, unless the image is being pulled again since.
+            with contextlib.suppress(WaitTimeout):
+                self.job.wait(timeout=0, progress=False)
         return job, pods
 
     def _raise_ended(self, job: Object, pods: list[Object], status: JobStatus) -> None:
