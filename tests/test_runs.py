@@ -302,6 +302,7 @@ def test_an_error_about_a_log_that_is_gone_names_the_saved_run(aks: Cluster, nam
     assert runs.get(job.name).logs()
     (pod,) = aks.kube.list("Pod", job.namespace, label_selector=f"job-name={job.name}")
     aks.kube.delete("Pod", pod["metadata"]["name"], job.namespace)
+    wait_for(lambda: job.pods().empty)
     for read in (job.logs, job.metrics, lambda: list(job.follow())):
         with pytest.raises(errors.LogsGone) as raised:
             read()
