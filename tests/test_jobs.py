@@ -20,7 +20,7 @@ from support.polling import wait_for
 
 from aksgpu import cluster, diagnose, errors, jobs, manifests
 from aksgpu.cluster import Cluster
-from aksgpu.jobs import Job, apply_rules, job_ending, state_explanation
+from aksgpu.jobs import Job, apply_rules, job_ending, run_notices, state_explanation
 from aksgpu.jobs.manifest_diff import differences, dropped, quantities_as_text
 from aksgpu.kube import Kube
 from aksgpu.local import Endpoint, images
@@ -722,6 +722,24 @@ def test_the_status_between_the_pods_end_and_the_jobs(
         assert (status.phase, status.reason) == (phase, reason)
         if not pods:
             assert jobs.list(aks)[["phase", "reason"]].values.tolist() == [[phase, reason]]
+
+
+def test_a_function_that_has_returned_does_not_run_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The Job controller records the end some seconds after the value is there."""
+    execution = 1
+    monkeypatch.setattr(run_notices, "in_kernel", lambda: True)
+    monkeypatch.setattr(run_notices, "_execution", lambda: execution)
+    scripted = Scripted()
+    scripted.job = job_object(active=1)
+    with Server(scripted.answer) as server:
+        run_notices.remember(manifest, Job(scripted.cluster(server, tmp_path), "j", namespace="default"))
+        execution = 2
+        for phase, is_noted in (("Running", True), ("Succeeded", False)):
+            scripted.pods = [pod_object(phase)]
+            run_notices.note_earlier_runs(manifest)
+            assert ("still runs the same function" in capsys.readouterr().out) is is_noted
 
 
 # Namespaces
