@@ -118,7 +118,7 @@ import sys
 from aksgpu import cluster, storage
 from aksgpu.storage import helper_pod, uploads
 
-helper_pod.IDLE_SECONDS = 3
+helper_pod.IDLE_SECONDS = 10
 aks = cluster.from_kubeconfig(sys.argv[1])
 
 
