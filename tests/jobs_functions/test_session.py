@@ -497,6 +497,35 @@ def test_a_broken_connection_is_taken_up_again_without_loss(
     relay.stop()
 
 
+def test_calls_of_another_client_leave_an_outcome_that_was_not_received(aks: Cluster, tmp_path: Path) -> None:
+    def run(directory: str) -> str:
+        with (Path(directory) / "starts").open("a") as file:
+            file.write("x")
+        while not (Path(directory) / "go").exists():
+            time.sleep(0.02)
+        return "done"
+
+    config = tmp_path / "config"
+    _, relay = relayed(aks, config)
+    name = "two-clients"
+    first = jobs.Executor(cluster.from_kubeconfig(config), gpus=0, name=name, root=HERE).session()
+    second = jobs.Executor(aks, gpus=0, name=name, root=HERE).session()
+    assert first(len, "abc") == 3
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(first, run, str(tmp_path))
+        wait_for((tmp_path / "starts").exists)
+        relay.stall()
+        (tmp_path / "go").touch()
+        for _ in range(3):
+            assert second(len, "abcd") == 4
+        relay.cut()
+        assert waiting.result(TIMEOUT) == "done"
+    assert (tmp_path / "starts").read_text() == "x"
+    first.close()
+    second.close()
+    relay.stop()
+
+
 @pytest.mark.slow
 def test_a_connection_that_falls_silent_is_made_again(
     aks: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
