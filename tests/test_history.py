@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -122,6 +125,47 @@ def test_the_bytes_of_all_runs_are_bounded(directory: Path, monkeypatch: pytest.
     used = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
     assert 0 < used <= 4000
     assert runs.list()["run"].iloc[0].endswith("0000000b")
+
+
+def test_a_file_that_another_save_replaces_has_no_size(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    history.save(facts(number=1), LOG, {})
+    temporary = next(directory.iterdir()) / ".run.json.new"
+    temporary.write_text("{")
+    stat = Path.stat
+
+    def stat_of_a_file_in_use(path: Path, **options: Any) -> os.stat_result:
+        if path == temporary:
+            path.unlink()
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", stat_of_a_file_in_use)
+    history.save(facts(number=2), LOG, {})
+    assert len(runs.list()) == 2
+
+
+def test_a_save_that_has_not_started_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[int] = []
+
+    class LateThread(threading.Thread):
+        """A thread that starts after another one has tried to load the runs."""
+
+        def start(self) -> None:
+            loading.start()
+            loading.join(0.5)
+            super().start()
+
+    def load() -> None:
+        loaded.append(len(history.load()))
+
+    def save() -> None:
+        history.save(facts(), LOG, {})
+
+    loading = threading.Thread(target=load)
+    module = SimpleNamespace(Thread=LateThread, current_thread=threading.current_thread)
+    monkeypatch.setattr(run_store, "threading", module)
+    history.save_later(save)
+    loading.join(60)
+    assert loaded == [1]
 
 
 def test_a_long_log_keeps_its_beginning_and_its_end() -> None:

@@ -462,7 +462,7 @@ def test_temporary_permission_errors_are_awaited(setup: Any) -> None:
 
 
 def test_a_permission_error_that_stays_is_raised(setup: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(follower, "LIMITS", follower.Limits(60.0, 60.0, 1.0))
+    monkeypatch.setattr(follower, "LIMITS", follower.Limits(60.0, 60.0, 3.0))
     case = setup(Pod(policy="Never").start().write("a"))
     case.proxy.plan = faults.always(faults.forbidden(), path=LOG)
     with pytest.raises(Forbidden):

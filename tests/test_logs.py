@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -123,8 +124,8 @@ def cluster_of(kube: Kube) -> Any:
     return SimpleNamespace(name="scripted", kube=kube)
 
 
-def follow(aks: Any) -> list[str]:
-    return [line.text for line in logs.follow(aks, "p", read_timeout=0.4)]
+def follow(aks: Any, read_timeout: float = 60) -> list[str]:
+    return [line.text for line in logs.follow(aks, "p", read_timeout=read_timeout)]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_a_break_inside_a_line_loses_and_repeats_nothing(connect: Any, fault: st
             pod.phase = "Succeeded"
 
     pod.on_log = finish
-    assert follow(connect(pod)) == texts(pod.runs[0])
+    assert follow(connect(pod), read_timeout=0.4) == texts(pod.runs[0])
     assert any("sinceTime" in query for query in pod.log_requests)
 
 
@@ -248,7 +249,7 @@ def test_random_faults_lose_and_repeat_nothing(connect: Any) -> None:
                 pod.phase = "Succeeded"
 
         pod.on_log = proceed
-        assert follow(connect(pod)) == texts(runs[0]) + texts(runs[1])
+        assert follow(connect(pod), read_timeout=0.4) == texts(runs[0]) + texts(runs[1])
 
 
 def test_waits_for_a_pod_that_has_not_started(connect: Any) -> None:
@@ -272,7 +273,7 @@ def test_waits_for_a_pod_that_has_not_started(connect: Any) -> None:
 def test_ends_with_a_marker_if_the_pod_is_deleted(connect: Any) -> None:
     pod = Pod(stamped(10))
     pod.on_log = lambda pod: setattr(pod, "deleted", len(pod.log_requests) > 1)
-    *lines, last = logs.follow(connect(pod), "p", read_timeout=0.4)
+    *lines, last = logs.follow(connect(pod), "p")
     assert [line.text for line in lines] == texts(pod.runs[0])
     assert last.gap is not None
     assert last.gap.since == lines[-1].timestamp
@@ -288,7 +289,7 @@ def test_lines_arrive_while_the_program_runs(connect: Any) -> None:
             return
         request.begin()
         request.chunk(b"2026-11-24T10:00:00.1Z one\n2026-11-24T10:00:00.2Z tw")
-        go.wait(10)
+        go.wait(60)
         request.chunk(b"o\n")
         request.silence()
 
@@ -299,12 +300,22 @@ def test_lines_arrive_while_the_program_runs(connect: Any) -> None:
     lines.close()  # type: ignore[attr-defined]
 
 
+class RestartingServer(Server):
+    """A server whose port another socket reserves."""
+
+    allow_reuse_port = True
+
+
 def test_survives_a_restarting_server(connect: Any, tmp_path: Path) -> None:
     pod = Pod(stamped(10))
     pod.faults = [("drop", 150)]
-    server = Server(pod).__enter__()
+    # The port is kept from other programs while no server listens.
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind(("127.0.0.1", 0))
+    server = RestartingServer(pod, reserved.getsockname()[1]).__enter__()
     aks = cluster_of(Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
-    lines = logs.follow(aks, "p", read_timeout=0.4)
+    lines = logs.follow(aks, "p")
     got = [line.text for line in islice(lines, 3)]
     server.__exit__()
     pod.ended = 1
@@ -312,8 +323,8 @@ def test_survives_a_restarting_server(connect: Any, tmp_path: Path) -> None:
 
     def revive() -> None:
         time.sleep(0.3)
-        with Server(pod, server.server_port):
-            done.wait(20)
+        with RestartingServer(pod, server.server_port):
+            done.wait(60)
 
     done = threading.Event()
     reviver = threading.Thread(target=revive)
@@ -321,6 +332,7 @@ def test_survives_a_restarting_server(connect: Any, tmp_path: Path) -> None:
     got += [line.text for line in lines]
     done.set()
     reviver.join()
+    reserved.close()
     assert got == texts(pod.runs[0])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,45 @@ def test_a_job_that_is_deleted_while_it_runs_is_saved(aks: Cluster, names: list[
     run = runs.get(names[0])
     assert run.facts["phase"] == "Running"
     assert run.metrics()["loss"].tolist() == [0.7]
+
+
+def test_a_job_that_is_being_deleted_does_not_replace_what_was_saved(aks: Cluster, names: list[str]) -> None:
+    command = ["sh", "-c", "echo epoch 1 loss=0.7; sleep 600"]
+    job = jobs.submit(aks, image=BUSYBOX, command=command, name=names[0], gpus=0)
+    wait_for(lambda: "loss" in job.logs() if job.status().phase == "Running" else None)
+    hold = {"metadata": {"finalizers": ["example.com/hold"]}}
+    aks.kube.patch("Job", job.name, hold, job.namespace)
+    job.save()
+    aks.kube.delete("Job", job.name, job.namespace, propagation_policy="Foreground")
+    try:
+        wait_for(lambda: job.pods().empty)
+        with pytest.raises(errors.WaitTimeout):
+            job.delete(timeout=5)
+    finally:
+        aks.kube.patch("Job", job.name, {"metadata": {"finalizers": None}}, job.namespace)
+    facts = runs.get(job.name).facts
+    assert (facts["phase"], facts["pods"], len(facts["nodes"])) == ("Running", 1, 1)
+
+
+def test_two_saves_at_the_same_time_save_once(aks: Cluster, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    save = Job.save
+    saves: list[Job] = []
+
+    def save_with_another(job: Job) -> history.StoredRun:
+        saves.append(job)
+        if len(saves) == 1:
+            other.start()
+            other.join(1)
+        return save(job)
+
+    with monkeypatch.context() as patch:
+        patch.setenv("AKSGPU_HISTORY", "0")
+        job = train(aks, names[0], 0.4, gpus=0).wait()
+    monkeypatch.setattr(Job, "save", save_with_another)
+    other = threading.Thread(target=job._save_quietly)
+    job._save_quietly()
+    other.join(60)
+    assert len(saves) == 1
 
 
 def test_a_failed_job_is_saved(aks: Cluster, names: list[str]) -> None:
@@ -262,6 +302,7 @@ def test_an_error_about_a_log_that_is_gone_names_the_saved_run(aks: Cluster, nam
     assert runs.get(job.name).logs()
     (pod,) = aks.kube.list("Pod", job.namespace, label_selector=f"job-name={job.name}")
     aks.kube.delete("Pod", pod["metadata"]["name"], job.namespace)
+    wait_for(lambda: job.pods().empty)
     for read in (job.logs, job.metrics, lambda: list(job.follow())):
         with pytest.raises(errors.LogsGone) as raised:
             read()

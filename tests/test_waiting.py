@@ -43,8 +43,22 @@ def test_a_wait_continues_without_a_response() -> None:
     assert wait_until(poll, "thing", timeout=10, interval=0.01, progress=False) == "done"
 
 
+class Clock:
+    """A clock that only a sleep moves on."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+
+
 @pytest.mark.parametrize("kind", [Unreachable, AzureUnreachable])
-def test_the_error_of_a_wait_without_any_response(kind: type[Exception]) -> None:
+def test_the_error_of_a_wait_without_any_response(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "time", Clock())
     states = iter(["half"])
 
     def poll() -> tuple[str | None, str]:
@@ -146,19 +160,35 @@ def test_numbers_of_other_libraries_are_timeouts() -> None:
 
 
 WAITING = """
-import os, signal, sys, threading
+import os, signal, sys, threading, time
+from pathlib import Path
 from aksgpu.kube import Kube
 from aksgpu.waiting import wait_until
 kube = Kube.from_kubeconfig(sys.argv[1])
-threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGINT)).start()
+def interrupt():
+    while not Path(sys.argv[2]).exists():
+        time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
 """
+
+
+def silent_server(asked: Path) -> Server:
+    """Return a server that does not answer. It creates a file when it gets a request."""
+
+    def answer(request: Request) -> None:
+        asked.touch()
+        request.silence()
+
+    return Server(answer)
 
 
 def interrupted(program: str, tmp_path: Path) -> str:
     """Return the output of a program that is interrupted while it waits for a silent server."""
-    with Server(Request.silence) as server:
-        command = [sys.executable, "-c", WAITING + program, str(server.kubeconfig(tmp_path))]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stderr
+    asked = tmp_path / "asked"
+    with silent_server(asked) as server:
+        command = [sys.executable, "-c", WAITING + program, str(server.kubeconfig(tmp_path)), str(asked)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stderr
 
 
 def test_an_interrupted_wait_shows_one_sentence(tmp_path: Path) -> None:
@@ -190,13 +220,14 @@ def test_a_notebook_shows_an_interrupt_in_one_line(tmp_path: Path) -> None:
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
-    with Server(Request.silence) as server:
+    asked = tmp_path / "asked"
+    with silent_server(asked) as server:
         path = str(server.kubeconfig(tmp_path))
         wait = "wait_until(lambda: (kube.find('Job', 'j'), ''), 'job j', timeout=60, on_interrupt='The Job goes on.')"
-        cell = WAITING.replace("sys.argv[1]", repr(path)) + wait
+        cell = WAITING.replace("sys.argv[1]", repr(path)).replace("sys.argv[2]", repr(str(asked))) + wait
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
         with pytest.raises(CellExecutionError):
-            NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+            NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     (error,) = [output for output in notebook.cells[0].outputs if output.output_type == "error"]
     assert error.ename == "Interrupted"
     assert error.traceback == ["Interrupted: job j: the wait was interrupted. The Job goes on."]

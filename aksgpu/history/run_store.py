@@ -57,6 +57,7 @@ _LONGEST_SAVE = 30.0
 """Seconds that :func:`load` waits for a save."""
 _saving: set[threading.Thread] = set()
 """Threads that save a run."""
+_saving_lock = threading.Lock()
 _DISABLED = ("0", "off", "no", "false")
 
 
@@ -166,16 +167,21 @@ def save_later(save: Callable[[], None]) -> None:
         try:
             save()
         finally:
-            _saving.discard(threading.current_thread())
+            with _saving_lock:
+                _saving.discard(threading.current_thread())
 
     thread = threading.Thread(target=run, name="aksgpu-history")
-    _saving.add(thread)
-    thread.start()
+    # A thread that has not been started cannot be joined.
+    with _saving_lock:
+        _saving.add(thread)
+        thread.start()
 
 
 def _wait_for_saves() -> None:
     """Wait until the saves that this process has begun are done."""
-    for thread in list(_saving):
+    with _saving_lock:
+        threads = list(_saving)
+    for thread in threads:
         thread.join(_LONGEST_SAVE)
 
 
@@ -257,6 +263,14 @@ def _delete_oldest(newest: str) -> None:
     """Delete the oldest runs until the limits are kept. The run that was just saved stays."""
     total = 0
     for count, path in enumerate(reversed(_run_directories()), 1):
-        total += sum(file.stat().st_size for file in path.glob("*"))
+        total += sum(_size(file) for file in path.glob("*"))
         if path.name != newest and (count > MOST_RUNS or total > MOST_BYTES):
             delete(StoredRun(path.name, path, {}))
+
+
+def _size(file: Path) -> int:
+    """Return the bytes of a file; 0 if another save has just replaced or deleted it."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0

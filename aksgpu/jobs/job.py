@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -84,8 +85,12 @@ _RESULT_INTERVAL = 0.2
 """Seconds between two checks whether the result is there."""
 _DELETION_INTERVAL = 0.2
 """Seconds between two checks whether a Job is gone."""
-_final_runs: dict[str, StoredRun] = {}
-"""Runs that this process saved after their Job had ended, by the Job's uid. Nothing more can be added to them."""
+_saved_runs: dict[str, StoredRun] = {}
+"""The runs that this process has saved, by the Job's uid."""
+_final_runs: set[str] = set()
+"""Uids of the Jobs whose runs were saved after their end. Nothing more can be added to these runs."""
+_save_locks: dict[str, threading.Lock] = {}
+"""By the Job's namespace and name. A run is saved by one thread at a time."""
 _POD_COLUMNS = {
     "pod": "string",
     "state": "string",
@@ -836,24 +841,35 @@ class Job:
             with contextlib.suppress(KubernetesError):
                 tables["gpu"] = self.gpu()
         run = history.save(facts, log, tables)
+        uid = job["metadata"]["uid"]
+        _saved_runs[uid] = run
         if JobStatus.from_objects(job, None).ended and ("gpu" in tables or not facts["gpus"]):
-            _final_runs[job["metadata"]["uid"]] = run
+            _final_runs.add(uid)
         return run
 
     def _save_quietly(self, timeout: float = _SAVING) -> None:
-        """Save the run if that is possible within some seconds. The caller's work does not depend on it.
-
-        A run that was saved after its end is not saved again.
-        """
+        """Save the run if that is possible within some seconds. The caller's work does not depend on it."""
         if not history.is_enabled():
+            return
+        lock = _save_locks.setdefault(f"{self.namespace}/{self.name}", threading.Lock())
+        if not lock.acquire(timeout=timeout):
             return
         try:
             with deadline(timeout):
-                final = _final_runs.get(self._object()["metadata"]["uid"])
-                if final is None or not history.exists(final):
-                    self.save()
+                self._save_unless_complete()
         except (KubernetesError, OSError) as failed:
             _logger.info("Job %s was not saved in the history: %s", self.name, failed)
+        finally:
+            lock.release()
+
+    def _save_unless_complete(self) -> None:
+        """Save the run, unless it was saved after its end, or before a deletion that removes its pods now."""
+        metadata = self._object()["metadata"]
+        uid = metadata["uid"]
+        saved = _saved_runs.get(uid)
+        is_complete = uid in _final_runs or "deletionTimestamp" in metadata
+        if saved is None or not is_complete or not history.exists(saved):
+            self.save()
 
     def files(self, *, progress: bool | None = None) -> pd.DataFrame:
         """List the files that the function has written to ``$AKSGPU_OUT``, its directory on the claim for output.

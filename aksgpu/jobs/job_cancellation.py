@@ -28,6 +28,9 @@ def stop(aks: HasKube, job: Object, pods: list[Object], asked: set[str]) -> str:
         asked: uids of pods whose program was asked to end. This function adds to it.
     """
     alive = [pod for pod in pods if not pod_facts.ended(pod)]
+    if any("terminated" in pod_facts.container_state(pod, MAIN) for pod in alive):
+        # Kubernetes deletes the pods of a suspended Job that have not ended, and their logs with them.
+        return "the program has ended, and its pod ends"
     running = [pod for pod in alive if pod_facts.container_runs(pod, MAIN)]
     if not running:
         return _suspend(aks, job)

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from aksgpu.errors import KubernetesError
 from aksgpu.jobs.job import Job
-from aksgpu.jobs.job_status import JobStatus
 from aksgpu.kube import pod_facts
 from aksgpu.notebook import in_kernel
 from aksgpu.waiting import deadline
@@ -56,8 +55,9 @@ def note_earlier_runs(function: Callable[..., Any]) -> None:
         return
     job = earlier.job
     with contextlib.suppress(KubernetesError), deadline(_READING_SECONDS):
-        found = job.cluster.kube.find("Job", job.name, namespace=job.namespace)
-        if found is None or JobStatus.from_objects(found, None).ended or found["spec"].get("suspend"):
+        found = job.cluster.kube.get("Job", job.name, namespace=job.namespace)
+        # The Job controller records the end some seconds after `job.result()` has returned.
+        if found["spec"].get("suspend") or job.done():
             return
         gpus = sum(pod_facts.gpus(found["spec"]["template"]["spec"]).values())
         held = f" and holds {gpus} GPU{'s' if gpus != 1 else ''}" if gpus else ""

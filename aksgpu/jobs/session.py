@@ -16,7 +16,16 @@ from types import TracebackType
 from typing import Any, Self
 
 from aksgpu.common.arguments import shown
-from aksgpu.errors import AksGpuError, InvalidInput, KubernetesError, NotFound, ResultLost, SessionEnded, Unreachable
+from aksgpu.errors import (
+    AksGpuError,
+    InvalidInput,
+    KubernetesError,
+    NotFound,
+    ResultLost,
+    SessionEnded,
+    Unreachable,
+    WaitTimeout,
+)
 from aksgpu.jobs import job_outcome
 from aksgpu.jobs.executor_manifest import MAIN
 from aksgpu.jobs.executor_options import ExecutorOptions
@@ -77,6 +86,7 @@ class Session:
         self._root = root
         self._connection: SessionConnection | None = None
         self._instance = ""
+        self._client = uuid.uuid4().hex
         self._is_same_python = True
         self._is_closed = False
         self._pulls = PullRecord()
@@ -300,7 +310,9 @@ class Session:
             self._raise_ended(job, pods, status)
         self._pulls.observe(pods)
         if status.phase == "Pending" and self._pulls.has_new_failure(pods):
-            self.job.wait(timeout=0, progress=False)  # raises JobFailed
+            # It raises JobFailed, unless the image is being pulled again since.
+            with contextlib.suppress(WaitTimeout):
+                self.job.wait(timeout=0, progress=False)
         return job, pods
 
     def _raise_ended(self, job: Object, pods: list[Object], status: JobStatus) -> None:
@@ -354,7 +366,7 @@ class Session:
         was.
         """
         with self._calling:
-            return self._follow(_RunningCall(packed))
+            return self._follow(_RunningCall(packed, self._client))
 
     def _follow(self, call: _RunningCall) -> Record:
         while True:
@@ -380,10 +392,11 @@ class _RunningCall:
         may_run: whether it was sent.
     """
 
-    def __init__(self, packed: PackedCall) -> None:
+    def __init__(self, packed: PackedCall, client: str) -> None:
         self.interrupts = 0
         self.may_run = False
         self._id = uuid.uuid4().hex
+        self._client = client
         self._packed = packed
         self._offset = 0
         self._records = RecordDecoder()
@@ -414,7 +427,7 @@ class _RunningCall:
     def _send(self, connection: SessionConnection) -> None:
         self.may_run = True
         sizes = [[name, len(content)] for name, content in self._packed.entries.items()]
-        header = {**self._packed.fields, "op": "call", "id": self._id, "entries": sizes}
+        header = {**self._packed.fields, "op": "call", "id": self._id, "client": self._client, "entries": sizes}
         connection.send(header, b"".join(self._packed.entries.values()))
 
     def _take(self, connection: SessionConnection, message: Message) -> Record | None:

@@ -47,6 +47,8 @@ SILENCE_SECONDS = 120.0
 SIGN_SECONDS = 2.0
 """Seconds after which a client that sends a large message gets a sign that it arrives."""
 POLL_SECONDS = 0.02
+KEPT_CALLS = 8
+"""Ended calls of other clients that are kept. A client whose connection broke gets its outcome later."""
 CUT = b"\n[aksgpu] more output than 1 GiB: the rest is in the log of the Job\n"
 
 
@@ -54,6 +56,7 @@ class Call:
     """A call, its output and its outcome.
 
     Attributes:
+        client: which client has sent it.
         header: the header of its message.
         body: the body of its message; empty once it has run.
         size: bytes of its output's records.
@@ -64,6 +67,7 @@ class Call:
 
     def __init__(self, header: dict[str, Any], body: bytes, path: Path) -> None:
         self.id = str(header["id"])
+        self.client = str(header.get("client"))
         self.header = header
         self.body = body
         self.size = 0
@@ -200,19 +204,26 @@ class Server:
         self.add_output(frames.DISPLAY, json.dumps(bundle).encode())
 
     def submit(self, header: dict[str, Any], body: bytes) -> Call:
-        """Queue a call, unless it is known. Calls that have ended are forgotten."""
+        """Queue a call, unless it is known. Earlier calls of the same client are forgotten: it has their outcomes."""
         with self.changed:
             known = self._calls.get(str(header["id"]))
             if known is not None:
                 return known
-            for old in [call for call in self._calls.values() if call.outcome is not None]:
+            call = Call(header, body, self._directory / uuid.uuid4().hex)
+            for old in self._forgettable(call.client):
                 del self._calls[old.id]
                 old.forget()
-            call = Call(header, body, self._directory / uuid.uuid4().hex)
             self._calls[call.id] = call
             self._queue.append(call)
             self.changed.notify_all()
             return call
+
+    def _forgettable(self, client: str) -> list[Call]:
+        """Return the calls that are not needed when a client sends its next one."""
+        ended = [call for call in self._calls.values() if call.outcome is not None]
+        own = [call for call in ended if call.client == client]
+        others = [call for call in ended if call.client != client]
+        return own + others[: max(len(others) - KEPT_CALLS, 0)]
 
     def find(self, call_id: str) -> Call | None:
         """Return a call by its id."""

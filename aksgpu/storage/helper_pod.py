@@ -44,6 +44,8 @@ _INTERVAL = 0.1
 """Seconds between two checks of the helper pod."""
 _RETRY_SECONDS = 1.0
 """Seconds before a broken connection is opened again."""
+_POD_ENDED = 400
+"""Status of ``exec`` in a pod that has ended."""
 _EXPLAINING = 5.0
 """Seconds that finding the reason for an error may take."""
 _CONTAINER = "helper"
@@ -126,7 +128,7 @@ class HelperPod:
         except (NotFound, Unreachable) as gone:
             raise ConnectionCut(gone.message, hint=gone.hint) from gone
         except KubernetesError as error:
-            if error.http_status is not None and error.http_status < 500:
+            if error.http_status is not None and error.http_status < 500 and error.http_status != _POD_ENDED:
                 raise
             raise ConnectionCut(error.message, hint=error.hint) from error
 
@@ -147,6 +149,9 @@ class HelperPod:
                 # The pod was evicted, or has waited too long for this client.
                 self._delete()
                 return None, "the helper pod has ended and is started again"
+            if not pods and self._is_gone():
+                self._job = ""
+                return None, "the helper pod has ended and is started again"
             if last is None:
                 return None, "the helper pod is created"
             state = pod_facts.state(last)
@@ -164,6 +169,10 @@ class HelperPod:
             raise WaitTimeout(
                 f"{late.message}\n{diagnosis[0]}", state=late.state, timeout=late.timeout, hint=diagnosis[1]
             ) from late
+
+    def _is_gone(self) -> bool:
+        """Return whether the Job was deleted. Kubernetes does so as soon as the helper's program has ended."""
+        return self._aks.kube.find("Job", self._job, namespace=self._namespace) is None
 
     def _broken(self, pod: Object) -> StorageError:
         verdict, fix = self._diagnosis(pod)

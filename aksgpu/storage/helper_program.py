@@ -619,9 +619,19 @@ def end_earlier_process() -> None:
         earlier = int(file.read_text())
         if b"AKSGPU_HELPER" in Path(f"/proc/{earlier}/cmdline").read_bytes():
             os.kill(earlier, signal.SIGKILL)
-            while Path(f"/proc/{earlier}/cmdline").read_bytes():
+            while not has_ended(earlier):
                 time.sleep(0.01)
     file.write_text(str(os.getpid()))
+
+
+def has_ended(process: int) -> bool:
+    """Return whether a process has ended and its files are closed. Its command line is gone a moment before that.
+
+    Raises:
+        FileNotFoundError: the process does not exist.
+    """
+    state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    return state in "ZX"  # a zombie, or dead
 
 
 def kind_of(error: OSError) -> str:

@@ -7,12 +7,17 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.polling import wait_for
 
 from aksgpu import errors, jobs
 from aksgpu.cluster import Cluster
+from aksgpu.jobs import job_cancellation
+from aksgpu.jobs.executor_manifest import MAIN
+from aksgpu.payload import records
 
 TIMEOUT = 120
 
@@ -63,6 +68,14 @@ def test_cancel_stops_the_program_and_keeps_its_log(cpu: jobs.Executor, tmp_path
         job.result(TIMEOUT)
     assert job.cancel(timeout=TIMEOUT)
     assert isinstance(job.exception(TIMEOUT), errors.JobCancelled)
+
+
+def test_cancel_waits_for_a_pod_whose_program_has_ended() -> None:
+    """A suspended Job would lose the pod that its sidecar keeps running, and the log."""
+    states = [{"name": MAIN, "state": {"terminated": {"exitCode": records.STOPPED}}}]
+    pod = {"metadata": {"name": "p", "uid": "1"}, "status": {"phase": "Running", "containerStatuses": states}}
+    no_requests: Any = SimpleNamespace(kube=None)
+    assert "its pod ends" in job_cancellation.stop(no_requests, {"metadata": {"name": "j"}}, [pod], {"1"})
 
 
 def test_cancel_keeps_a_job_without_a_node_from_starting(aks: Cluster) -> None:

@@ -274,7 +274,7 @@ def test_closing_deletes_the_job_and_its_secrets(cpu: jobs.Executor, aks: Cluste
     session.close()
     assert session.done()
     assert aks.kube.find("Job", session.job.name) is None
-    assert aks.kube.list("Secret", label_selector=f"aksgpu.dev/executor={session.job.name}") == []
+    wait_for(lambda: aks.kube.list("Secret", label_selector=f"aksgpu.dev/executor={session.job.name}") == [])
     with pytest.raises(errors.SessionEnded, match="was closed"):
         session(len, "abc")
 
@@ -346,6 +346,25 @@ def test_a_session_that_waits_for_gpus_shows_why(
     opened.close()
 
 
+def test_a_session_waits_on_if_its_image_is_pulled_again(aks: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait = jobs.Job.wait
+    waits: list[jobs.Job] = []
+
+    def wait_in_the_next_attempt(job: jobs.Job, *args: Any, **options: Any) -> jobs.Job:
+        waits.append(job)
+        if len(waits) == 1:
+            raise errors.WaitTimeout("the image is pulled again")
+        return wait(job, *args, **options)
+
+    monkeypatch.setattr(jobs.Job, "wait", wait_in_the_next_attempt)
+    with (
+        jobs.Executor(aks, gpus=0, image="registry.example/none:1", root=HERE).session() as opened,
+        pytest.raises(errors.JobFailed, match="cannot be pulled"),
+    ):
+        opened.connect()
+    assert len(waits) > 1
+
+
 def test_a_named_session_is_found_again(aks: Cluster) -> None:
     named = jobs.Executor(aks, gpus=0, name="named-session", root=HERE)
     first = named.session()
@@ -369,8 +388,8 @@ def where():
     return os.getpid()
 
 def forever(path):
-    print("begun", flush=True)
     try:
+        print("begun", flush=True)
         while True:
             time.sleep(3600)
     finally:
@@ -419,7 +438,7 @@ def test_an_interrupt_reaches_the_function_and_the_session_lives_on(aks: Cluster
 
 
 def test_a_session_without_a_client_ends_by_itself(aks: Cluster, tmp_path: Path) -> None:
-    with start_client(aks, tmp_path, "1s", "vanish") as client:
+    with start_client(aks, tmp_path, "10s", "vanish") as client:
         job = jobs.get(aks, line(client).removeprefix("JOB "))
         assert client.wait(TIMEOUT) == 0
     wait_for(lambda: job.status().phase == "Complete", 60)
@@ -475,6 +494,35 @@ def test_a_broken_connection_is_taken_up_again_without_loss(
     relay.cut()
     assert session(len, "abcd") == 4
     session.close()
+    relay.stop()
+
+
+def test_calls_of_another_client_leave_an_outcome_that_was_not_received(aks: Cluster, tmp_path: Path) -> None:
+    def run(directory: str) -> str:
+        with (Path(directory) / "starts").open("a") as file:
+            file.write("x")
+        while not (Path(directory) / "go").exists():
+            time.sleep(0.02)
+        return "done"
+
+    config = tmp_path / "config"
+    _, relay = relayed(aks, config)
+    name = "two-clients"
+    first = jobs.Executor(cluster.from_kubeconfig(config), gpus=0, name=name, root=HERE).session()
+    second = jobs.Executor(aks, gpus=0, name=name, root=HERE).session()
+    assert first(len, "abc") == 3
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(first, run, str(tmp_path))
+        wait_for((tmp_path / "starts").exists)
+        relay.stall()
+        (tmp_path / "go").touch()
+        for _ in range(3):
+            assert second(len, "abcd") == 4
+        relay.cut()
+        assert waiting.result(TIMEOUT) == "done"
+    assert (tmp_path / "starts").read_text() == "x"
+    first.close()
+    second.close()
     relay.stop()
 
 

@@ -21,6 +21,8 @@ from aksgpu import cluster, errors, storage
 from aksgpu.cluster import Cluster
 
 MEGABYTE = 1_000_000
+HELPERS = "aksgpu.dev/storage=helper"
+"""The label of helper Jobs and pods."""
 
 
 def through_relay(aks: Cluster, path: Path) -> tuple[Cluster, Any]:
@@ -83,6 +85,28 @@ def interrupt(_: float) -> None:
     raise KeyboardInterrupt
 
 
+def test_an_upload_continues_after_kubernetes_has_deleted_the_helper(
+    aks: Cluster, claim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The helper's program ends after a minute without a client, and Kubernetes deletes its Job at once."""
+    (tmp_path / "large").write_bytes(os.urandom(12 * MEGABYTE))
+    weak, relay = through_relay(aks, tmp_path / "config")
+    relay.cuts = [6 * MEGABYTE]
+
+    def lose_the_helper(_: float) -> None:
+        for job in aks.kube.list("Job", label_selector=HELPERS):
+            aks.kube.delete("Job", job["metadata"]["name"])
+        wait_for(lambda: not aks.kube.list("Job", label_selector=HELPERS), 60)
+        wait_for(lambda: not aks.kube.list("Pod", label_selector=HELPERS), 60)
+
+    monkeypatch.setattr("aksgpu.storage.helper_pod.pause", lose_the_helper)
+    assert storage.upload(weak, claim, tmp_path / "large", timeout=120).sent < 20 * MEGABYTE
+    assert relay.cuts == []
+    storage.download(aks, claim, "large", to=tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "large").read_bytes()
+    relay.stop()
+
+
 def test_time_runs_out_before_the_helper_pod_runs(aks: Cluster, claim: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(errors.WaitTimeout, match=f"claim {claim}: not done after 0 s"):
@@ -94,7 +118,7 @@ import sys
 from aksgpu import cluster, storage
 from aksgpu.storage import helper_pod, uploads
 
-helper_pod.IDLE_SECONDS = 3
+helper_pod.IDLE_SECONDS = 10
 aks = cluster.from_kubeconfig(sys.argv[1])
 
 
@@ -115,11 +139,10 @@ def test_a_killed_client_leaves_no_pod(aks: Cluster, claim: str, tmp_path: Path)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
         assert client.stdout.readline() == "sending\n"
-        selector = "aksgpu.dev/storage=helper"
-        assert len(aks.kube.list("Job", label_selector=selector)) == 1
+        assert len(aks.kube.list("Job", label_selector=HELPERS)) == 1
         client.send_signal(signal.SIGKILL)
-    wait_for(lambda: not aks.kube.list("Job", label_selector=selector), 120)
-    wait_for(lambda: not aks.kube.list("Pod", label_selector=selector), 120)
+    wait_for(lambda: not aks.kube.list("Job", label_selector=HELPERS), 120)
+    wait_for(lambda: not aks.kube.list("Pod", label_selector=HELPERS), 120)
 
 
 class FileServer(http.server.BaseHTTPRequestHandler):

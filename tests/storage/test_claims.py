@@ -65,7 +65,7 @@ def test_a_claim_that_a_pod_uses_is_not_deleted(aks: Cluster) -> None:
     assert storage.list(aks).set_index("claim").loc["used", "pods"] == 1
     with pytest.raises(errors.Conflict, match="used by user-of-claim"):
         storage.delete(aks, "used")
-    assert storage.list(aks).set_index("claim").loc["used", "state"] == "Bound"
+    wait_for(lambda: storage.list(aks).set_index("claim").loc["used", "state"] == "Bound")
     aks.kube.delete("Pod", "user-of-claim")
     wait_for(lambda: aks.kube.find("Pod", "user-of-claim") is None, 60)
     storage.delete(aks, "used", timeout=60)

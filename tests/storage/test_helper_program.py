@@ -260,6 +260,31 @@ def test_a_file_that_another_program_writes_is_refused(tmp_path: Path) -> None:
         upload(channel, tmp_path / "file")
 
 
+HOLDER = """
+import fcntl, sys, time
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+content = bytearray(200_000_000)
+print("holds", flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_files_of_a_process_that_has_ended_are_closed(tmp_path: Path) -> None:
+    """The command line of a large process is gone some milliseconds before its locks."""
+    for number in range(3):
+        path = tmp_path / str(number)
+        command = [sys.executable, "-c", HOLDER, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"holds\n"
+            assert not helper_program.has_ended(process.pid)
+            process.kill()
+            while not helper_program.has_ended(process.pid):
+                pass
+            helper_program.open_part(path, 0).close()
+
+
 def test_a_file_that_changes_during_the_upload_is_not_taken(tmp_path: Path) -> None:
     claim = tmp_path / "claim"
     claim.mkdir()

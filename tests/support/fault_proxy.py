@@ -23,6 +23,7 @@ import copy
 import json
 import random
 import re
+import socket
 import ssl
 import tempfile
 import threading
@@ -43,8 +44,8 @@ from aksgpu.kube.kubeconfig import load as read_kubeconfig
 
 DEFAULT_SILENCE = 600.0
 """Seconds for which a half-open connection stays open, unless the proxy or the client closes it earlier."""
-STOP_TIMEOUT = 10.0
-"""Seconds that stopping the proxy may take."""
+STOP_TIMEOUT = 60.0
+"""Seconds that stopping the proxy, or breaking its connections, may take."""
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "trailer", "upgrade"}
 
 _REASONS = {
@@ -335,6 +336,7 @@ class FaultProxy:
         self._config: dict[str, Any] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._port = 0
+        self._reserved: socket.socket | None = None
 
     @classmethod
     def for_kubeconfig(cls, path: str | Path, plan: Plan = nothing, *, seed: int | None = None) -> Self:
@@ -427,8 +429,8 @@ class FaultProxy:
         self._run(self._refuse(seconds))
 
     def break_connections(self) -> None:
-        """Close every connection. New ones are accepted."""
-        self._loop.call_soon_threadsafe(self._abort)
+        """Close every connection. New ones are accepted. Return when the connections are closed."""
+        self._run(self._break_connections())
 
     def _run(self, work: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(STOP_TIMEOUT)
@@ -449,10 +451,25 @@ class FaultProxy:
         self._abort()
         await self._web.shutdown(timeout=0.1)
         await self._session.close()
+        if self._reserved is not None:
+            self._reserved.close()
 
     async def _listen(self) -> None:
-        self._listener = await self._loop.create_server(self._web, "127.0.0.1", self._port, ssl=self._server_tls)
-        self._port = self._listener.sockets[0].getsockname()[1]
+        if self._reserved is None:
+            self._reserve_port()
+        self._listener = await self._loop.create_server(
+            self._web, "127.0.0.1", self._port, ssl=self._server_tls, reuse_port=True
+        )
+
+    def _reserve_port(self) -> None:
+        """Choose a port, and keep it from other programs while the proxy refuses connections."""
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        self._port = self._reserved.getsockname()[1]
+
+    async def _break_connections(self) -> None:
+        self._abort()
 
     async def _refuse(self, seconds: float) -> None:
         self._listener.close()
