@@ -15,6 +15,7 @@ from scripted import Request, Server
 from aksgpu import capacity, cluster, errors, manifests, plugin
 from aksgpu.cluster import Cluster
 from aksgpu.kube import Kube
+from aksgpu.waiting import Timer
 
 pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
@@ -246,6 +247,43 @@ def test_without_permission_a_plugin_is_neither_ok_nor_missing(tmp_path: Path, h
 
     with Server(answer) as server, pytest.raises(errors.Forbidden):
         call(Stub(Kube.from_kubeconfig(server.kubeconfig(tmp_path))))
+
+
+def daemon_pod(state: dict[str, Any], *, ready: bool) -> dict[str, Any]:
+    """Return the pod of OWN on GPU_NODE."""
+    status = {
+        "phase": "Running",
+        "conditions": [{"type": "Ready", "status": str(ready)}],
+        "containerStatuses": [{"name": "c", "state": state}],
+    }
+    metadata = {"name": "p", "namespace": plugin.NAMESPACE}
+    return {"metadata": metadata, "spec": {"nodeName": "n"}, "status": status}
+
+
+def test_a_pod_that_the_controller_has_yet_to_replace_does_not_fail_the_install(tmp_path: Path) -> None:
+    crashed = daemon_pod({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}, ready=False)
+    repaired = daemon_pod({"running": {}}, ready=True)
+    reads = 0
+
+    def answer(request: Request) -> None:
+        nonlocal reads
+        kind = request.route.rsplit("/", 1)[-1]
+        reads += kind == plugin.NAME
+        is_observed = reads > 2
+        status = {"observedGeneration": 1 + is_observed, "desiredNumberScheduled": 1, "updatedNumberScheduled": 1}
+        metadata = {**OWN["metadata"], "generation": 2, "resourceVersion": "1"}
+        if kind == plugin.NAME:
+            request.json({**OWN, "metadata": metadata, "status": status})
+        elif kind == "log":
+            request.text("could not load NVML library")
+        else:
+            items = {"nodes": [GPU_NODE], "pods": [repaired if is_observed else crashed]}[kind]
+            request.json({"items": items, "metadata": {}})
+
+    with Server(answer) as server:
+        stub = Stub(Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
+        assert plugin._wait(stub, OWN, "u", Timer(60), False).gpus == 1
+        assert reads == 3
 
 
 CALLS: dict[str, Any] = {
