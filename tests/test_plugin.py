@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scripted import Request, Server
+from support.polling import wait_for
 
 from aksgpu import capacity, cluster, errors, manifests, plugin
 from aksgpu.cluster import Cluster
@@ -81,6 +82,7 @@ def test_a_second_gpu_stack_is_refused(clean: Cluster) -> None:
         assert plugin.install(clean, timeout=60, force=True).gpus == 1
     finally:
         clean.kube.delete("DaemonSet", "nvdp", "default", propagation_policy="Foreground")
+        wait_for(lambda: clean.kube.find("DaemonSet", "nvdp", "default") is None)
 
 
 def kubelet_advertises(aks: Cluster, node: str, gpus: str | None) -> None:
@@ -145,7 +147,7 @@ def test_a_pod_that_does_not_run_is_not_ok_although_the_node_advertises_gpus(cle
     broken = manifests.device_plugin()
     broken[0]["spec"]["template"]["spec"]["containers"][0]["image"] = "registry.invalid/k8s-device-plugin:v0"
     with pytest.raises(errors.PluginFailed):
-        plugin.install(clean, manifest=broken, timeout=30)
+        plugin.install(clean, manifest=broken, timeout=60)
     kubelet_advertises(clean, node, "1")
     try:
         row = plugin.status(clean).iloc[0]
@@ -160,7 +162,7 @@ def test_a_pod_that_does_not_run_is_not_ok_although_the_node_advertises_gpus(cle
 def waiting_install(aks: Cluster, pool: ThreadPoolExecutor) -> Future[plugin.Plugin]:
     """Run an install in another thread, until its DaemonSet exists. It waits for GPUs that do not appear."""
     running = pool.submit(plugin.install, aks, manifest=idle_plugin(), timeout=60)
-    seen = (obj for _, obj in aks.kube.watch("Pod", plugin.NAMESPACE, timeout=30))
+    seen = (obj for _, obj in aks.kube.watch("Pod", plugin.NAMESPACE, timeout=60))
     assert any((pod.get("status") or {}).get("phase") == "Running" for pod in seen), "the plugin's pod runs"
     return running
 
@@ -172,6 +174,7 @@ def test_a_daemonset_that_is_deleted_during_install_is_reported(clean: Cluster) 
         with pytest.raises(errors.PluginFailed, match=r"DaemonSet gpu-resources/nvidia\S+ was deleted by") as raised:
             running.result(60)
     assert "plugin.install(aks) installs it again" in raised.value.hint
+    wait_for(lambda: not clean.kube.list("Pod", plugin.NAMESPACE))  # the next test watches its own pod
 
 
 def test_a_namespace_that_is_deleted_during_install_is_reported(clean: Cluster) -> None:
@@ -314,11 +317,11 @@ def test_a_plugin_that_does_not_start_is_explained(clean: Cluster) -> None:
     container = broken[0]["spec"]["template"]["spec"]["containers"][0]
     container["image"] = "registry.invalid/k8s-device-plugin:v0"
     with pytest.raises(errors.PluginFailed, match=r"does not run: ImagePullBackOff: .*registry\.invalid"):
-        plugin.install(clean, manifest=broken, timeout=30)
+        plugin.install(clean, manifest=broken, timeout=60)
     container["image"] = "docker.io/library/busybox:1"
     container["command"] = ["sh", "-c", "echo could not load NVML library; exit 1"]
     with pytest.raises(errors.NoGpuDriver, match=r"CrashLoopBackOff(.|\n)*could not load NVML library"):
-        plugin.install(clean, manifest=broken, timeout=30)
+        plugin.install(clean, manifest=broken, timeout=60)
     container["command"] = ["sh", "-c", "echo Incompatible platform; sleep 600"]
     with pytest.raises(errors.GpuNotAdvertised, match=r"0 GPUs on 0 nodes(.|\n)*Incompatible platform"):
         plugin.install(clean, manifest=broken, timeout=10)
@@ -331,7 +334,7 @@ def test_the_taint_that_keeps_the_plugin_off_all_nodes_is_named(clean: Cluster) 
     elsewhere = manifests.device_plugin()
     elsewhere[0]["spec"]["template"]["spec"]["nodeSelector"] = {"nowhere": "true"}
     with pytest.raises(errors.PluginNotScheduled, match="nodeSelector") as raised:
-        plugin.install(clean, manifest=elsewhere, timeout=5)
+        plugin.install(clean, manifest=elsewhere, timeout=15)
     assert raised.value.nodes == (node,)
     daemon = clean.kube.get("DaemonSet", plugin.NAME, plugin.NAMESPACE)
     clean.kube.patch("Node", node, {"spec": {"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]}})
