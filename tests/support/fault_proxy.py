@@ -23,6 +23,7 @@ import copy
 import json
 import random
 import re
+import socket
 import ssl
 import tempfile
 import threading
@@ -43,7 +44,7 @@ from aksgpu.kube.kubeconfig import load as read_kubeconfig
 
 DEFAULT_SILENCE = 600.0
 """Seconds for which a half-open connection stays open, unless the proxy or the client closes it earlier."""
-STOP_TIMEOUT = 10.0
+STOP_TIMEOUT = 60.0
 """Seconds that stopping the proxy may take."""
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "trailer", "upgrade"}
 
@@ -440,19 +441,26 @@ class FaultProxy:
             timeout=aiohttp.ClientTimeout(total=None),
         )
         self._web = web.Server(self._handle, handler_cancellation=True, access_log=None)
+        # This socket keeps the port for the proxy while connections are refused.
+        self._reservation = socket.socket()
+        self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._reservation.bind(("127.0.0.1", 0))
+        self._port = self._reservation.getsockname()[1]
         await self._listen()
 
     async def _stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         self._listener.close()
+        self._reservation.close()
         self._abort()
         await self._web.shutdown(timeout=0.1)
         await self._session.close()
 
     async def _listen(self) -> None:
-        self._listener = await self._loop.create_server(self._web, "127.0.0.1", self._port, ssl=self._server_tls)
-        self._port = self._listener.sockets[0].getsockname()[1]
+        self._listener = await self._loop.create_server(
+            self._web, "127.0.0.1", self._port, ssl=self._server_tls, reuse_port=True
+        )
 
     async def _refuse(self, seconds: float) -> None:
         self._listener.close()
@@ -463,7 +471,8 @@ class FaultProxy:
 
     async def _listen_again(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        await self._listen()
+        if not self._listener.is_serving():  # two requests may be refused at the same time
+            await self._listen()
 
     def _abort(self) -> None:
         for connection in list(self._web.connections):

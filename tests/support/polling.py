@@ -9,7 +9,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 """Seconds. The tests never measure speed, so this only has to be long enough for a busy machine."""
 INTERVAL = 0.02
 """Seconds between two calls."""
