@@ -66,7 +66,7 @@ class LockedSocket:
     def shutdown(self, how: int) -> None:
         """Shut down the connection; a call that waits ends.
 
-        :meth:`ssl.SSLSocket.shutdown` would also end TLS, and a waiting read would then return encrypted bytes.
+        The method of :class:`ssl.SSLSocket` would also end TLS, and a waiting read would then return encrypted bytes.
 
         Raises:
             OSError: the connection is broken.
