@@ -615,6 +615,15 @@ def test_a_watch_without_a_response_is_an_error(serve: Any) -> None:
         list(api.watch("Pod", timeout=0.5))
 
 
+def test_a_watch_without_time_asks_once(serve: Any) -> None:
+    api, server = serve(lambda request: request.refuse(503, "", "starting"))
+    with waiting.deadline(0), pytest.raises(errors.Unreachable, match="without a response: starting"):
+        list(api.watch("Pod"))
+    assert len(server.requests) == 1
+    api, _ = serve(lambda request: request.json({"items": [thing("a", 1)], "metadata": {"resourceVersion": "5"}}))
+    assert list(api.watch("Pod", timeout=0)) == [("ADDED", thing("a", 1))]
+
+
 def test_a_server_with_another_certificate_is_not_asked_again(tmp_path: Path) -> None:
     import ssl
 
