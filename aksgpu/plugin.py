@@ -486,17 +486,19 @@ def _wait(aks: HasKube, daemon: Object, uid: str, timer: Timer, progress: bool |
     def poll() -> tuple[Plugin | None, str]:
         gpu_nodes = [node for node in aks.kube.list("Node", pick=read) if node.nvidia]
         nodes = [node for node in gpu_nodes if node.ready]
-        current = _observed(aks, namespace, name, uid)
+        status = _observed_status(aks, namespace, name, uid)
+        # The controller deletes pods that do not start before it reports that it has observed a new template. Until
+        # then, a pod that does not start may belong to the template before.
         pods = _pods_by_node(aks, daemon)
         with_gpu = {node.name for node in gpu_nodes}
         for name_of_node, pod in pods.items():
             # A manifest without a node selector runs the plugin on nodes without a GPU too, where it fails.
-            if name_of_node in with_gpu:
+            if status and name_of_node in with_gpu:
                 _refuse_stuck(aks, pod)
         ready = [node for node in nodes if node.name in pods and _ready(pods[node.name])]
         gpus = sum(sum(node.allocatable.values()) for node in nodes)
         served = [node for node in ready if any(node.allocatable.values())]
-        if current and len(served) == len(nodes) and (nodes or not gpu_nodes):
+        if _is_updated(status) and len(served) == len(nodes) and (nodes or not gpu_nodes):
             return Plugin(name, namespace, image, len(nodes), gpus), ""
         return None, f"{len(ready)}/{len(nodes)} pods ready, {gpus} GPUs on {len(served)} nodes"
 
@@ -585,8 +587,8 @@ def _not_scheduled(daemon: Object, without_pod: list[Node], names: tuple[str, ..
     )
 
 
-def _observed(aks: HasKube, namespace: str, name: str, uid: str) -> bool:
-    """Return whether the controller has seen the newest DaemonSet and has updated its pods.
+def _observed_status(aks: HasKube, namespace: str, name: str, uid: str) -> Object:
+    """Return the DaemonSet's status; empty if the controller has not observed the newest DaemonSet yet.
 
     Raises:
         PluginFailed: the DaemonSet, or its namespace, was deleted.
@@ -605,13 +607,16 @@ def _observed(aks: HasKube, namespace: str, name: str, uid: str) -> bool:
             f"DaemonSet {namespace}/{name} was deleted and created again while plugin.install waited for it",
             hint="plugin.install(aks) waits for the new one.",
         )
-    observed = daemon.get("status") or {}
-    if "observedGeneration" not in observed or "desiredNumberScheduled" not in observed:
-        return False  # the controller has not seen it yet
-    return bool(
-        observed["observedGeneration"] >= daemon["metadata"].get("generation", 1)
-        and observed.get("updatedNumberScheduled", 0) >= observed["desiredNumberScheduled"]
-    )
+    status: Object = daemon.get("status") or {}
+    if "desiredNumberScheduled" not in status:
+        return {}
+    is_observed = status.get("observedGeneration", 0) >= daemon["metadata"].get("generation", 1)
+    return status if is_observed else {}
+
+
+def _is_updated(status: Object) -> bool:
+    """Return whether the controller has updated all pods, given the observed status."""
+    return bool(status) and status.get("updatedNumberScheduled", 0) >= status["desiredNumberScheduled"]
 
 
 def _pods_by_node(aks: HasKube, daemon: Object) -> dict[str, Object]:

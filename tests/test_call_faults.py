@@ -35,6 +35,8 @@ FAULTS: dict[str, Fault] = {
     "silent at 9": faults.half_open(9),
     "refused": faults.refused(0.2),
 }
+SHORT_SILENCE = 1.0
+"""Seconds after which silence is noticed."""
 QUICK = ("500", "no answer")
 """Faults that every run tries on every call. The others are slow tests."""
 
@@ -47,10 +49,17 @@ class Stub(NamedTuple):
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short pauses, and silence that is noticed soon."""
+def impatient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pauses, and silence that is noticed soon by the tests whose fault is silence."""
     monkeypatch.setattr(retry_policy, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(transport, "READ_TIMEOUT", 1.0)
+    if is_silence(request):
+        monkeypatch.setattr(transport, "READ_TIMEOUT", SHORT_SILENCE)
+
+
+def is_silence(request: pytest.FixtureRequest) -> bool:
+    """Return whether the fault of a test is silence."""
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    return str(parameters.get("fault")).startswith("silent")
 
 
 @pytest.fixture
@@ -104,7 +113,7 @@ def discovered(behind: Stub, sure: Kube) -> None:
 
 
 def watched(behind: Stub, sure: Kube) -> None:
-    events = behind.kube.watch("Namespace", field_selector="metadata.name=default", timeout=30)
+    events = behind.kube.watch("Namespace", field_selector="metadata.name=default", timeout=60)
     change, obj = next(events)
     assert (change, obj["metadata"]["name"]) == ("ADDED", "default")
 
@@ -174,7 +183,7 @@ def jobs_listed(behind: Stub, sure: Kube) -> None:
 
 def waited(behind: Stub, sure: Kube) -> None:
     job = jobs.Job(behind, "faults-ended", namespace="default")
-    assert job.wait(30) is job
+    assert job.wait(60) is job
     assert job.pods()["exit_code"].isna().all()
 
 
@@ -191,7 +200,7 @@ def counted(behind: Stub, sure: Kube) -> None:
 
 
 def schedulable(behind: Stub, sure: Kube) -> None:
-    assert capacity.wait_schedulable(behind, timeout=30)["free"].sum() == 1
+    assert capacity.wait_schedulable(behind, timeout=60)["free"].sum() == 1
 
 
 def advertised(behind: Stub, sure: Kube) -> None:
@@ -330,11 +339,15 @@ def test_a_call_waits_for_a_server_that_refuses_for_a_while(
 def test_a_role_that_stays_missing_is_forbidden(
     behind: Stub, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retry_policy, "ROLES_TIMEOUT", 0.2)
-    proxy.plan = faults.always(faults.rbac_not_ready())
+    def plan(call: faults.Call) -> Fault:
+        if call.ordinal == 2:
+            monkeypatch.setattr(retry_policy, "ROLES_TIMEOUT", 0.0)
+        return faults.rbac_not_ready()
+
+    proxy.plan = plan
     with pytest.raises(errors.Forbidden, match="RBAC: "):
         behind.kube.list("Job")
-    assert len(proxy.calls) > 1
+    assert len(proxy.calls) == 3
     proxy.plan = faults.always(faults.forbidden())
     before = len(proxy.calls)
     with pytest.raises(errors.Forbidden):
@@ -430,11 +443,11 @@ def test_a_lost_creation_may_have_succeeded_if_reading_is_forbidden(tmp_path: Pa
 
 @pytest.mark.parametrize("fault", ["500", "503", "429", "401", "403 without roles", "no answer", "silent", "refused"])
 def test_opening_a_log_continues_after_a_fault(
-    aks: Cluster, ended: jobs.Job, behind: Stub, proxy: FaultProxy, fault: str
+    request: pytest.FixtureRequest, aks: Cluster, ended: jobs.Job, behind: Stub, proxy: FaultProxy, fault: str
 ) -> None:
     pod = aks.kube.list("Pod", "default", label_selector="job-name=faults-ended")[0]["metadata"]["name"]
     proxy.plan = faults.each_once(FAULTS[fault])
-    with behind.kube.log(pod, read_timeout=1.0) as stream:
+    with behind.kube.log(pod, read_timeout=SHORT_SILENCE if is_silence(request) else 60.0) as stream:
         assert stream.read() == b"hi\n"
     assert proxy.faults
 

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scripted import Request, Server
+from support.polling import wait_for
 
 from aksgpu import capacity, errors, jobs
 from aksgpu.capacity import gpu_table
@@ -84,16 +84,13 @@ def test_a_gpu_node_of_the_laptop(aks: Cluster) -> None:
 def test_the_job_that_holds_a_gpu_is_named(aks: Cluster) -> None:
     job = jobs.submit(aks, image="docker.io/library/busybox:1", command=["sleep", "600"], name="holder")
     try:
-        for _ in range(100):
-            if job.status().phase == "Running":
-                break
-            time.sleep(0.05)
+        wait_for(lambda: job.status().phase == "Running")
         assert capacity.gpus(aks)[["used", "free", "used_by"]].iloc[0].tolist() == [1, 0, "default/holder"]
         with pytest.raises(errors.WaitTimeout, match=r": 1 of 1 nvidia\.com/gpu taken by default/holder"):
             capacity.wait_schedulable(aks, timeout=0)
     finally:
         job.delete()
-    assert capacity.wait_schedulable(aks, timeout=30)["free"].tolist() == [1]
+    assert capacity.wait_schedulable(aks, timeout=60)["free"].tolist() == [1]
 
 
 def test_all_nodes_in_the_order_of_their_pools(aks: Cluster) -> None:
@@ -187,7 +184,7 @@ def test_a_cordoned_node_is_called_cordoned_and_the_hint_uncordons_it(aks: Clust
         assert "not ready" not in str(raised.value)
     finally:
         aks.kube.patch("Node", name, {"spec": {"unschedulable": None}})
-    assert capacity.wait_schedulable(aks, timeout=30)["schedulable"].all()
+    assert capacity.wait_schedulable(aks, timeout=60)["schedulable"].all()
 
 
 ONE = {"nvidia.com/gpu": "1"}

@@ -615,6 +615,15 @@ def test_a_watch_without_a_response_is_an_error(serve: Any) -> None:
         list(api.watch("Pod", timeout=0.5))
 
 
+def test_a_watch_without_time_asks_once(serve: Any) -> None:
+    api, server = serve(lambda request: request.refuse(503, "", "starting"))
+    with waiting.deadline(0), pytest.raises(errors.Unreachable, match="without a response: starting"):
+        list(api.watch("Pod"))
+    assert len(server.requests) == 1
+    api, _ = serve(lambda request: request.json({"items": [thing("a", 1)], "metadata": {"resourceVersion": "5"}}))
+    assert list(api.watch("Pod", timeout=0)) == [("ADDED", thing("a", 1))]
+
+
 def test_a_server_with_another_certificate_is_not_asked_again(tmp_path: Path) -> None:
     import ssl
 
@@ -640,7 +649,7 @@ def test_a_watch_from_a_position_that_is_too_old_is_an_error(serve: Any) -> None
 def test_a_silent_watch_ends_at_its_timeout(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from aksgpu.kube import watch
 
-    monkeypatch.setattr(watch, "GRACE", 0.2)
+    monkeypatch.setattr(watch, "GRACE", 4.0)
 
     def answer(request: Request) -> None:
         request.begin()
@@ -687,7 +696,7 @@ def config_map(name: str, **data: str) -> dict[str, Any]:
 
 
 def test_an_objects_life_is_watched(aks: Cluster) -> None:
-    events = aks.kube.watch("ConfigMap", "default", field_selector="metadata.name=watched", timeout=30)
+    events = aks.kube.watch("ConfigMap", "default", field_selector="metadata.name=watched", timeout=120)
     api = aks.kube
     api.create(config_map("watched", a="1"))
     seen = [next(events)]
@@ -696,7 +705,7 @@ def test_an_objects_life_is_watched(aks: Cluster) -> None:
     api.delete("ConfigMap", "watched")
     seen.append(next(events))
     assert [(change, obj["data"]["a"]) for change, obj in seen] == [("ADDED", "1"), ("MODIFIED", "2"), ("DELETED", "2")]
-    assert list(api.watch("ConfigMap", "default", field_selector="metadata.name=watched", timeout=0.5)) == []
+    assert list(api.watch("ConfigMap", "default", field_selector="metadata.name=watched", timeout=5)) == []
 
 
 def test_pages_of_the_laptop(aks: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

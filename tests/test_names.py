@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted import Server
+from support.polling import wait_for
 
 import aksgpu
 from aksgpu import capacity, diagnose, errors, jobs, logs, plugin
@@ -165,6 +166,12 @@ def everything(kube: Kube) -> set[tuple[str, str, str, str]]:
     return found
 
 
+def being_deleted(kube: Kube) -> list[str]:
+    """Return the namespaces and pods that other tests have deleted and that still exist."""
+    found = [*kube.list("Namespace"), *kube.list("Pod", all_namespaces=True)]
+    return [each["metadata"]["name"] for each in found if each["metadata"].get("deletionTimestamp")]
+
+
 @pytest.fixture(scope="module")
 def kept(aks: Cluster) -> Iterator[Cluster]:
     """A namespace with objects of several kinds, all of which must be kept."""
@@ -175,6 +182,7 @@ def kept(aks: Cluster) -> Iterator[Cluster]:
     role = {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "rules": []}
     aks.kube.apply({**role, "metadata": {"name": "names:kept"}})
     aks.kube.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "kept", "namespace": NAMESPACE}})
+    wait_for(lambda: not being_deleted(aks.kube))
     yield aks
     aks.kube.delete("ClusterRole", "names:kept")
     aks.kube.delete("Namespace", NAMESPACE)
@@ -289,7 +297,7 @@ def raw(aks: Cluster, method: str, tail: str, body: Any = None) -> int:
     transport = aks.kube._transport
     url = urlsplit(transport.host)
     context = ssl._create_unverified_context()  # only the path matters
-    connection = http.client.HTTPSConnection(url.hostname, url.port, context=context, timeout=30)
+    connection = http.client.HTTPSConnection(url.hostname, url.port, context=context, timeout=60)
     token = transport._configuration.auth_settings()["BearerToken"]["value"]
     headers = {"Authorization": token, "Content-Type": "application/json"}
     connection.request(method, url.path + tail, json.dumps(body) if body is not None else None, headers)

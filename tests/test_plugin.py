@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scripted import Request, Server
+from support.polling import wait_for
 
 from aksgpu import capacity, cluster, errors, manifests, plugin
 from aksgpu.cluster import Cluster
 from aksgpu.kube import Kube
+from aksgpu.waiting import Timer
 
 pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
@@ -80,6 +82,7 @@ def test_a_second_gpu_stack_is_refused(clean: Cluster) -> None:
         assert plugin.install(clean, timeout=60, force=True).gpus == 1
     finally:
         clean.kube.delete("DaemonSet", "nvdp", "default", propagation_policy="Foreground")
+        wait_for(lambda: clean.kube.find("DaemonSet", "nvdp", "default") is None)
 
 
 def kubelet_advertises(aks: Cluster, node: str, gpus: str | None) -> None:
@@ -144,7 +147,7 @@ def test_a_pod_that_does_not_run_is_not_ok_although_the_node_advertises_gpus(cle
     broken = manifests.device_plugin()
     broken[0]["spec"]["template"]["spec"]["containers"][0]["image"] = "registry.invalid/k8s-device-plugin:v0"
     with pytest.raises(errors.PluginFailed):
-        plugin.install(clean, manifest=broken, timeout=30)
+        plugin.install(clean, manifest=broken, timeout=60)
     kubelet_advertises(clean, node, "1")
     try:
         row = plugin.status(clean).iloc[0]
@@ -159,7 +162,7 @@ def test_a_pod_that_does_not_run_is_not_ok_although_the_node_advertises_gpus(cle
 def waiting_install(aks: Cluster, pool: ThreadPoolExecutor) -> Future[plugin.Plugin]:
     """Run an install in another thread, until its DaemonSet exists. It waits for GPUs that do not appear."""
     running = pool.submit(plugin.install, aks, manifest=idle_plugin(), timeout=60)
-    seen = (obj for _, obj in aks.kube.watch("Pod", plugin.NAMESPACE, timeout=30))
+    seen = (obj for _, obj in aks.kube.watch("Pod", plugin.NAMESPACE, timeout=60))
     assert any((pod.get("status") or {}).get("phase") == "Running" for pod in seen), "the plugin's pod runs"
     return running
 
@@ -171,6 +174,7 @@ def test_a_daemonset_that_is_deleted_during_install_is_reported(clean: Cluster) 
         with pytest.raises(errors.PluginFailed, match=r"DaemonSet gpu-resources/nvidia\S+ was deleted by") as raised:
             running.result(60)
     assert "plugin.install(aks) installs it again" in raised.value.hint
+    wait_for(lambda: not clean.kube.list("Pod", plugin.NAMESPACE))  # the next test watches its own pod
 
 
 def test_a_namespace_that_is_deleted_during_install_is_reported(clean: Cluster) -> None:
@@ -248,6 +252,43 @@ def test_without_permission_a_plugin_is_neither_ok_nor_missing(tmp_path: Path, h
         call(Stub(Kube.from_kubeconfig(server.kubeconfig(tmp_path))))
 
 
+def daemon_pod(state: dict[str, Any], *, ready: bool) -> dict[str, Any]:
+    """Return the pod of OWN on GPU_NODE."""
+    status = {
+        "phase": "Running",
+        "conditions": [{"type": "Ready", "status": str(ready)}],
+        "containerStatuses": [{"name": "c", "state": state}],
+    }
+    metadata = {"name": "p", "namespace": plugin.NAMESPACE}
+    return {"metadata": metadata, "spec": {"nodeName": "n"}, "status": status}
+
+
+def test_a_pod_that_the_controller_has_yet_to_replace_does_not_fail_the_install(tmp_path: Path) -> None:
+    crashed = daemon_pod({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}, ready=False)
+    repaired = daemon_pod({"running": {}}, ready=True)
+    reads = 0
+
+    def answer(request: Request) -> None:
+        nonlocal reads
+        kind = request.route.rsplit("/", 1)[-1]
+        reads += kind == plugin.NAME
+        is_observed = reads > 2
+        status = {"observedGeneration": 1 + is_observed, "desiredNumberScheduled": 1, "updatedNumberScheduled": 1}
+        metadata = {**OWN["metadata"], "generation": 2, "resourceVersion": "1"}
+        if kind == plugin.NAME:
+            request.json({**OWN, "metadata": metadata, "status": status})
+        elif kind == "log":
+            request.text("could not load NVML library")
+        else:
+            items = {"nodes": [GPU_NODE], "pods": [repaired if is_observed else crashed]}[kind]
+            request.json({"items": items, "metadata": {}})
+
+    with Server(answer) as server:
+        stub = Stub(Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
+        assert plugin._wait(stub, OWN, "u", Timer(60), False).gpus == 1
+        assert reads == 3
+
+
 CALLS: dict[str, Any] = {
     "status": plugin.status,
     "install": plugin.install,
@@ -276,11 +317,11 @@ def test_a_plugin_that_does_not_start_is_explained(clean: Cluster) -> None:
     container = broken[0]["spec"]["template"]["spec"]["containers"][0]
     container["image"] = "registry.invalid/k8s-device-plugin:v0"
     with pytest.raises(errors.PluginFailed, match=r"does not run: ImagePullBackOff: .*registry\.invalid"):
-        plugin.install(clean, manifest=broken, timeout=30)
+        plugin.install(clean, manifest=broken, timeout=60)
     container["image"] = "docker.io/library/busybox:1"
     container["command"] = ["sh", "-c", "echo could not load NVML library; exit 1"]
     with pytest.raises(errors.NoGpuDriver, match=r"CrashLoopBackOff(.|\n)*could not load NVML library"):
-        plugin.install(clean, manifest=broken, timeout=30)
+        plugin.install(clean, manifest=broken, timeout=60)
     container["command"] = ["sh", "-c", "echo Incompatible platform; sleep 600"]
     with pytest.raises(errors.GpuNotAdvertised, match=r"0 GPUs on 0 nodes(.|\n)*Incompatible platform"):
         plugin.install(clean, manifest=broken, timeout=10)
@@ -293,7 +334,7 @@ def test_the_taint_that_keeps_the_plugin_off_all_nodes_is_named(clean: Cluster) 
     elsewhere = manifests.device_plugin()
     elsewhere[0]["spec"]["template"]["spec"]["nodeSelector"] = {"nowhere": "true"}
     with pytest.raises(errors.PluginNotScheduled, match="nodeSelector") as raised:
-        plugin.install(clean, manifest=elsewhere, timeout=5)
+        plugin.install(clean, manifest=elsewhere, timeout=15)
     assert raised.value.nodes == (node,)
     daemon = clean.kube.get("DaemonSet", plugin.NAME, plugin.NAMESPACE)
     clean.kube.patch("Node", node, {"spec": {"taints": [{"key": "gpu", "value": "yes", "effect": "NoSchedule"}]}})

@@ -166,7 +166,7 @@ def test_refusals_of_aks_automatic_say_what_to_use_instead(tmp_path: Path) -> No
     with Server(answer) as server:
         stub = Stub(Kube.from_kubeconfig(server.kubeconfig(tmp_path)))
         with pytest.raises(errors.GpuStackError, match=r"policies refuse DaemonSet .*aks-managed-protect") as raised:
-            plugin.install(stub, timeout=10, progress=False)
+            plugin.install(stub, timeout=60, progress=False)
     assert 'management_mode="Managed"' in raised.value.hint
     assert "az aks nodepool add" in raised.value.hint
 

@@ -15,6 +15,7 @@ from support.polling import wait_for
 
 from aksgpu import errors, jobs
 from aksgpu.cluster import Cluster
+from aksgpu.kube.port_forward import PortForward
 
 pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
 
@@ -84,12 +85,12 @@ def test_a_client_that_ends_its_output_gets_the_answer(server: tuple[jobs.Job, i
 def test_a_port_without_a_listener_is_named(server: tuple[jobs.Job, int], aks: Cluster) -> None:
     job, _ = server
     (pod,) = job.pods()["pod"]
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        free = unused.getsockname()[1]
-    with aks.kube.port_forward(pod, free) as forward:
-        with socket.create_connection(("127.0.0.1", forward.port), TIMEOUT) as client:
-            assert client.recv(1) == b""
-        wait_for(lambda: "port" in forward.last_error, TIMEOUT)
+    with socket.socket() as unused:  # it has a port and does not listen
+        unused.bind(("127.0.0.1", 0))
+        with aks.kube.port_forward(pod, unused.getsockname()[1]) as forward:
+            with socket.create_connection(("127.0.0.1", forward.port), TIMEOUT) as client:
+                assert client.recv(1) == b""
+            wait_for(lambda: "port" in forward.last_error, TIMEOUT)
 
 
 def test_a_pod_that_does_not_exist_is_named(aks: Cluster) -> None:
@@ -97,6 +98,19 @@ def test_a_pod_that_does_not_exist_is_named(aks: Cluster) -> None:
         with socket.create_connection(("127.0.0.1", forward.port), TIMEOUT) as client:
             assert client.recv(1) == b""
         wait_for(lambda: "no-such-pod" in forward.last_error, TIMEOUT)
+
+
+def test_a_connection_that_was_accepted_before_the_port_was_closed_is_closed() -> None:
+    def connect() -> Any:
+        raise AssertionError("the port is closed")
+
+    forward = PortForward(connect)
+    forward.close()
+    accepted, client = socket.socketpair()
+    with client:
+        forward._serve(accepted)
+        client.settimeout(TIMEOUT)
+        assert client.recv(1) == b""
 
 
 @pytest.mark.parametrize("port", [0, 65536, "80", 1.5, True])

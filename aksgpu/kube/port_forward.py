@@ -64,11 +64,11 @@ class PortForward:
 
     def close(self) -> None:
         """Close the port and its connections. A second call does nothing."""
-        self._is_closed = True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with self._lock:
+            self._is_closed = True
             connections = list(self._open)
         for each in connections:
             with contextlib.suppress(OSError):
@@ -89,6 +89,10 @@ class PortForward:
     def _serve(self, client: socket.socket) -> None:
         """Pass the data of one connection on, until one side closes it."""
         with self._lock:
+            # A connection that is accepted while the port is closed is not in the set when its connections are closed.
+            if self._is_closed:
+                client.close()
+                return
             self._open.add(client)
         try:
             with client:

@@ -61,11 +61,13 @@ class Watch:
         pause = Backoff(time.monotonic() + timer.left)
         failure: KubernetesError | None = None
         roles = _MissingRoles()
-        while timer.left > 0:
+        while True:
             self._has_response = False
             try:
                 if self._position is None:
                     yield from self._relist(timer)
+                    if timer.left <= 0:
+                        return
                 began = time.monotonic()
                 for event in self._stream(timer):
                     pause.reset()
@@ -84,6 +86,8 @@ class Watch:
                     raise
                 failure = None if self._has_response else failed
                 pause.sleep()
+            if timer.left <= 0:
+                break
         if failure is not None:
             raise _no_response(failure, timer.limit) from None
 

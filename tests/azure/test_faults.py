@@ -59,7 +59,7 @@ def test_a_stuck_operation_can_be_aborted_and_repeated(azure: Azure, laptop: End
     wish = {"resource_group": "stuck", "location": "eastus2"}
     local.inject("stuck", home=laptop.home)
     with pytest.raises(WaitTimeout, match="Creating"):
-        cluster.create(azure, "stuck", timeout=0.5, **wish)
+        cluster.create(azure, "stuck", timeout=3, **wish)
     cluster.abort(cluster.get(azure, "stuck", resource_group="stuck"))
     assert cluster.list(azure).set_index("cluster").loc["stuck", "state"] == "Canceled"
     aks = cluster.create(azure, "stuck", **wish)

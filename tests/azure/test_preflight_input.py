@@ -66,12 +66,12 @@ def test_unknown_sizes_do_not_fail_the_check(
 ) -> None:
     refusal = {"error": {"code": "Refused", "message": "not now"}}
     script.on("GET", "/skus$", Answer(status, refusal, {"retry-after-ms": "20"}))
-    found = sizes.preflight(scripted, "eastus", SIZE, timeout=1)
+    found = sizes.preflight(scripted, "eastus", SIZE, timeout=3)
     assert found.verdict == "unknown"
     assert "listing VM sizes in eastus:" in found.reasons[0]
     assert "not now (Refused)" in found.reasons[0]
     with pytest.raises(AzureError):
-        sizes.gpu_sizes(scripted, "eastus", timeout=1)
+        sizes.gpu_sizes(scripted, "eastus", timeout=3)
     monkeypatch.setattr("aksgpu.sizes.offered_sizes._SHORT_TIMEOUT", 0.5)
     script.on("GET", "/resourcegroups/rg$", Answer(200, {"id": "rg", "name": "rg", "location": "eastus"}))
     script.on("GET", CLUSTER, NOT_FOUND, Answer(200, shown("Succeeded")))

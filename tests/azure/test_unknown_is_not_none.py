@@ -74,4 +74,4 @@ def test_a_redirect_to_another_host_is_not_followed(scripted: Azure, script: Scr
 def test_a_response_that_is_not_json_is_named(scripted: Azure, script: Script, answer: Answer, words: str) -> None:
     script.on("GET", ".*", answer)
     with pytest.raises(errors.AzureUnreachable, match=f"a response with status 200 {words}"):
-        cluster.list(scripted, timeout=0.5)
+        cluster.list(scripted, timeout=3)

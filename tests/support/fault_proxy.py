@@ -336,7 +336,6 @@ class FaultProxy:
         self._config: dict[str, Any] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._port = 0
-        self._reserved: socket.socket | None = None
 
     @classmethod
     def for_kubeconfig(cls, path: str | Path, plan: Plan = nothing, *, seed: int | None = None) -> Self:
@@ -442,31 +441,26 @@ class FaultProxy:
             timeout=aiohttp.ClientTimeout(total=None),
         )
         self._web = web.Server(self._handle, handler_cancellation=True, access_log=None)
+        # This socket keeps the port for the proxy while connections are refused.
+        self._reservation = socket.socket()
+        self._reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._reservation.bind(("127.0.0.1", 0))
+        self._port = self._reservation.getsockname()[1]
         await self._listen()
 
     async def _stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         self._listener.close()
+        self._reservation.close()
         self._abort()
         await self._web.shutdown(timeout=0.1)
         await self._session.close()
-        if self._reserved is not None:
-            self._reserved.close()
 
     async def _listen(self) -> None:
-        if self._reserved is None:
-            self._reserve_port()
         self._listener = await self._loop.create_server(
             self._web, "127.0.0.1", self._port, ssl=self._server_tls, reuse_port=True
         )
-
-    def _reserve_port(self) -> None:
-        """Choose a port, and keep it from other programs while the proxy refuses connections."""
-        self._reserved = socket.socket()
-        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._reserved.bind(("127.0.0.1", 0))
-        self._port = self._reserved.getsockname()[1]
 
     async def _break_connections(self) -> None:
         self._abort()
@@ -480,7 +474,8 @@ class FaultProxy:
 
     async def _listen_again(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        await self._listen()
+        if not self._listener.is_serving():  # two requests may be refused at the same time
+            await self._listen()
 
     def _abort(self) -> None:
         for connection in list(self._web.connections):

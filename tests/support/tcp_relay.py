@@ -31,6 +31,7 @@ class Relay(threading.Thread):
         self._sockets: list[socket.socket] = []
         self._stalled: set[socket.socket] = set()
         self._lock = threading.Lock()
+        self._is_stopped = False
         self.cuts: list[int] = []
         self.port = self._listener.getsockname()[1]
         self.start()
@@ -43,6 +44,8 @@ class Relay(threading.Thread):
                 self._sockets += [client, server]
                 for source, target in ((client, server), (server, client)):
                     threading.Thread(target=self._copy, args=(source, target), daemon=True).start()
+                if self._is_stopped:  # the connection was accepted before
+                    self.cut()
 
     def _copy(self, source: socket.socket, target: socket.socket) -> None:
         passed = 0
@@ -74,12 +77,13 @@ class Relay(threading.Thread):
         broken = list(self._sockets)
         self._sockets.clear()
         for each in broken:
+            # Not closed: another connection would get the file descriptor that a thread is about to read.
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-            each.close()
 
     def stop(self) -> None:
         """Break all connections, and refuse new ones."""
+        self._is_stopped = True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

@@ -1,0 +1,25 @@
+"""Interrupt the main thread of a test, as Ctrl-C does, when something is true."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from support.polling import wait_for
+
+
+@contextmanager
+def interrupt_when(check: Callable[[], object]) -> Iterator[None]:
+    """Send SIGINT to this process during the block, once the result of ``check`` is true."""
+
+    def interrupt() -> None:
+        wait_for(check)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    yield
+    thread.join()
