@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.interrupted_watches import InterruptedWatches
 
 from aksgpu.local.control import ControllerManager
+from aksgpu.local.objects import Object, Request
 from aksgpu.local.settings import Settings
 
 if TYPE_CHECKING:
@@ -246,3 +248,27 @@ async def test_a_preempted_pod_is_bound_once(
     assert await driver.wait_until_bound("waits") == "node-a"
     await wait_for_another_pod(driver, "last")
     assert "already assigned" not in caplog.text
+
+
+class OtherWriter(InterruptedWatches):
+    """Lets another client add a finalizer to a claim just before a controller patches a claim for the first time."""
+
+    has_written = False
+
+    async def call(self, request: Request) -> Object:
+        if (request.verb, request.resource) == ("patch", "persistentvolumeclaims") and not self.has_written:
+            self.has_written = True
+            patch = {"metadata": {"finalizers": ["example.com/keep"]}}
+            await self._objects.patch(request.resource, str(request.name), patch, request.namespace)
+        return await super().call(request)
+
+
+async def test_a_finalizer_that_another_client_adds_is_kept(driver: ClusterDriver, registry: Any) -> None:
+    controllers = ControllerManager(OtherWriter(registry), Settings(time_scale=0.001))
+    await controllers.start()
+    try:
+        await create_claim(driver, "data", "azurefile-csi")
+        claim = await wait_until_claim_is_bound(driver, "data")
+        assert claim["metadata"]["finalizers"] == ["example.com/keep", "kubernetes.io/pvc-protection"]
+    finally:
+        await controllers.stop()
