@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from aksgpu.common import times, tolerations
@@ -135,14 +136,20 @@ class TaintEvictionController(Controller):
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
         self._nodes = cluster.informer("nodes")
+        # When the taints of each node were first seen, by the key of the taint. A user's taint may have no time.
+        self._first_seen: dict[str, dict[str, str]] = {}
         self._pods = self.follow("pods", self._evictable_key)
         self._on_node = self._pods.index(lambda pod: pod["spec"].get("nodeName") or "")
         self._nodes.on_change(self._node_changed)
 
     def _node_changed(self, old: Object | None, new: Object | None) -> None:
-        node = new or old
-        if node is not None and (new is None or _no_execute_taints(new) != _no_execute_taints(old)):
-            for pod in self._on_node[node["metadata"]["name"]]:
+        name = (new or old or {})["metadata"]["name"]
+        before = self._first_seen.pop(name, {})
+        if new is not None:
+            keys = [taint["key"] for taint in _no_execute_taints(new)]
+            self._first_seen[name] = {key: before.get(key) or times.now() for key in keys}
+        if new is None or _no_execute_taints(new) != _no_execute_taints(old):
+            for pod in self._on_node[name]:
                 self.queue.add(object_key(pod))
 
     def _evictable_key(self, pod: Object) -> str:
@@ -169,7 +176,7 @@ class TaintEvictionController(Controller):
             return None
         if is_finished(pod) or pod["metadata"].get("deletionTimestamp"):
             return None
-        remaining = _toleration_left(pod, _no_execute_taints(node))
+        remaining = _toleration_left(pod, _no_execute_taints(node), self._first_seen[name])
         if remaining > 0:
             return remaining
         self.record_event(pod, "Normal", "TaintManagerEviction", f"Marking for deletion Pod {key}")
@@ -195,8 +202,14 @@ def _no_execute_taints(node: Object | None) -> list[dict[str, Any]]:
     return [taint for taint in taints if taint["effect"] == "NoExecute"]
 
 
-def _toleration_left(pod: Object, taints: list[dict[str, Any]]) -> float:
-    """Return the seconds for which a pod may stay on a node with these taints."""
+def _toleration_left(pod: Object, taints: list[dict[str, Any]], first_seen: Mapping[str, str]) -> float:
+    """Return the seconds for which a pod may stay on a node with these taints.
+
+    Args:
+        pod: the pod.
+        taints: the taints.
+        first_seen: when taints were first seen, by their key. It counts for a taint without a time.
+    """
     remaining = math.inf
     for taint in taints:
         matching = [each for each in pod["spec"].get("tolerations") or () if tolerations.matches(each, taint)]
@@ -204,6 +217,6 @@ def _toleration_left(pod: Object, taints: list[dict[str, Any]]) -> float:
             return 0.0
         limits = [each["tolerationSeconds"] for each in matching if each.get("tolerationSeconds") is not None]
         if limits:
-            age = times.age(taint.get("timeAdded") or times.now())
+            age = times.age(taint.get("timeAdded") or first_seen[taint["key"]])
             remaining = min(remaining, min(limits) - age)
     return remaining

@@ -54,7 +54,7 @@ class Scheduler:
         self._classes = cluster.informer("storageclasses")
         self._queue = SchedulerQueue(lambda pod: volume_requirements(pod, self._claims, self._classes))
         self._binding_events = asyncio.Event()
-        """Set when a claim changes or a pod ends, and then replaced with a new event."""
+        """Set when a claim changes or a pod ends or is requeued, and then replaced with a new event."""
         self._wake = asyncio.Event()
         self._report_due = asyncio.Event()
         self._slots = asyncio.Semaphore(_MAX_WRITES)
@@ -158,6 +158,7 @@ class Scheduler:
         current = self._pods.get(object_key(pod))
         if current and current["metadata"]["uid"] == pod["metadata"]["uid"]:
             self._queue.requeue(current)
+        self._notify_bindings()  # An earlier attempt to bind the pod ends.
         self._wake.set()
 
     async def _bind_claims(self, pod: Object, node: str) -> None:

@@ -74,7 +74,9 @@ class ClaimController(Controller):
             return None
         finalizers = meta.get("finalizers") or []
         if _PROTECTION_FINALIZER not in finalizers:
-            patch = {"metadata": {"finalizers": [*finalizers, _PROTECTION_FINALIZER]}}
+            # The resourceVersion makes the server refuse the patch if the finalizers have changed.
+            version = {"resourceVersion": meta["resourceVersion"]}
+            patch = {"metadata": {**version, "finalizers": [*finalizers, _PROTECTION_FINALIZER]}}
             claim = await self.cluster.patch(self.resource, claim, patch)
         if not claim["spec"].get("volumeName"):
             storage_class = self._check(claim)

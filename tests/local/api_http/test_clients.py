@@ -14,6 +14,7 @@ from kubernetes import client, config, dynamic, watch
 from kubernetes.client.exceptions import ApiException
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.core_v1 import ConfigMap, Namespace
+from support.polling import wait_for
 from support.recorded import RECORDINGS
 
 from .conftest import Server
@@ -116,11 +117,12 @@ def test_dynamic(api: client.ApiClient) -> None:
     assert jobs.get(namespace="default").items == []
 
 
-def test_informer(api: client.ApiClient) -> None:
+def test_informer(server: Server, api: client.ApiClient) -> None:
     informer_module = pytest.importorskip("kubernetes.informer")
     core = client.CoreV1Api(api)
     added = threading.Event()
-    informer: Any = informer_module.SharedInformer(list_func=core.list_namespaced_config_map, namespace="default")
+    # An informer that is stopped while it opens a watch waits for the end of the watch: here, for 5 seconds at most.
+    informer: Any = informer_module.SharedInformer(core.list_namespaced_config_map, "default", resync_period=5)
 
     def on_add(obj: Any) -> None:
         metadata = obj["metadata"] if isinstance(obj, dict) else obj.metadata
@@ -131,6 +133,7 @@ def test_informer(api: client.ApiClient) -> None:
     informer.add_event_handler("ADDED", on_add)
     informer.start()
     try:
+        wait_for(lambda: server.api._watch_count, 60)
         core.create_namespaced_config_map("default", config_map("informed"))
         assert added.wait(60)
     finally:

@@ -64,6 +64,18 @@ async def test_pods_are_evicted_from_a_lost_node(driver: ClusterDriver, controll
     await driver.eventually(clean)
 
 
+async def test_a_pod_tolerates_a_taint_without_a_time_for_some_seconds(
+    driver: ClusterDriver, controllers: ControllerManager
+) -> None:
+    await driver.create_node("node-a")
+    tolerated = {"key": "repair", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}
+    await driver.create_pod("brief", tolerations=[tolerated])
+    await driver.wait_until_bound("brief")
+    taints = [{"key": "repair", "effect": "NoExecute"}]
+    await driver.objects.patch("nodes", "node-a", {"spec": {"taints": taints}})
+    await driver.wait_for_event("TaintManagerEviction", "brief")
+
+
 async def test_a_lease_that_comes_late_counts(driver: ClusterDriver, controllers: ControllerManager) -> None:
     await driver.create_node("node-a")
 

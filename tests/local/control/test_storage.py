@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.interrupted_watches import InterruptedWatches
 
 from aksgpu.local.control import ControllerManager
+from aksgpu.local.objects import Object, Request
 from aksgpu.local.settings import Settings
 
 if TYPE_CHECKING:
@@ -186,27 +189,86 @@ async def test_a_pod_that_is_deleted_while_it_waits_for_its_volume(
     assert await driver.wait_until_bound("next") == "node-a"
 
 
-async def test_a_pod_that_is_preempted_while_it_waits_for_its_volume(driver: ClusterDriver, registry: Any) -> None:
-    """It does not get the node's GPU back when the volume exists."""
+@pytest.fixture
+async def patient(registry: Any) -> AsyncIterator[ControllerManager]:
+    """Controllers that wait ten minutes for a volume."""
     controllers = ControllerManager(registry, Settings(time_scale=1.0))
     await controllers.start()
+    yield controllers
+    await controllers.stop()
+
+
+async def preempt_a_pod_that_waits_for_its_volume(driver: ClusterDriver) -> dict[str, Any]:
+    """Let the pod ``waits`` lose the only GPU to another pod, which is returned. The claim ``data`` has no volume."""
+    for name, value in (("low", 10), ("high", 1000)):
+        await driver.objects.create("priorityclasses", {"metadata": {"name": name}, "value": value})
+    external = {"provisioner": "example.com/nfs", "volumeBindingMode": "WaitForFirstConsumer"}
+    await driver.objects.create("storageclasses", {"metadata": {"name": "slow"}, **external})
+    await driver.create_node()
+    await create_claim(driver, "data", "slow")
+    await create_pod(driver, "waits", "data", gpus=1, priorityClassName="low")
+    await driver.wait_for_event("ExternalProvisioning", "data")
+    urgent = await driver.create_pod("urgent", gpus=1, priorityClassName="high")
+    assert await driver.wait_until_bound("urgent") == "node-a"
+    return urgent
+
+
+async def provide_a_volume(driver: ClusterDriver) -> None:
+    await driver.objects.patch("persistentvolumeclaims", "data", {"spec": {"volumeName": "given"}}, "default")
+    await wait_until_claim_is_bound(driver, "data")
+
+
+async def wait_for_another_pod(driver: ClusterDriver, name: str) -> None:
+    """Create a pod and wait until it is bound, so that the scheduler has handled the earlier changes."""
+    await driver.create_pod(name)
+    await driver.wait_until_bound(name)
+
+
+async def test_a_pod_that_is_preempted_while_it_waits_for_its_volume(
+    driver: ClusterDriver, patient: ControllerManager
+) -> None:
+    """It does not get the node's GPU back when the volume exists."""
+    urgent = await preempt_a_pod_that_waits_for_its_volume(driver)
+    await provide_a_volume(driver)
+    await wait_for_another_pod(driver, "later")
+    assert not (await driver.objects.get("pods", "waits", "default"))["spec"].get("nodeName")
+    await driver.end_pod(urgent)
+    assert await driver.wait_until_bound("waits") == "node-a"
+
+
+async def test_a_preempted_pod_is_bound_once(
+    driver: ClusterDriver, patient: ControllerManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The node gets a second GPU, so the pod is assigned to it again before its volume exists."""
+    await preempt_a_pod_that_waits_for_its_volume(driver)
+    amounts = {"status": {"allocatable": {"nvidia.com/gpu": "2"}}}
+    await driver.objects.patch("nodes", "node-a", amounts, subresource="status")
+    await wait_for_another_pod(driver, "later")
+    await provide_a_volume(driver)
+    assert await driver.wait_until_bound("waits") == "node-a"
+    await wait_for_another_pod(driver, "last")
+    assert "already assigned" not in caplog.text
+
+
+class OtherWriter(InterruptedWatches):
+    """Lets another client add a finalizer to a claim just before a controller patches a claim for the first time."""
+
+    has_written = False
+
+    async def call(self, request: Request) -> Object:
+        if (request.verb, request.resource) == ("patch", "persistentvolumeclaims") and not self.has_written:
+            self.has_written = True
+            patch = {"metadata": {"finalizers": ["example.com/keep"]}}
+            await self._objects.patch(request.resource, str(request.name), patch, request.namespace)
+        return await super().call(request)
+
+
+async def test_a_finalizer_that_another_client_adds_is_kept(driver: ClusterDriver, registry: Any) -> None:
+    controllers = ControllerManager(OtherWriter(registry), Settings(time_scale=0.001))
+    await controllers.start()
     try:
-        for name, value in (("low", 10), ("high", 1000)):
-            await driver.objects.create("priorityclasses", {"metadata": {"name": name}, "value": value})
-        external = {"provisioner": "example.com/nfs", "volumeBindingMode": "WaitForFirstConsumer"}
-        await driver.objects.create("storageclasses", {"metadata": {"name": "slow"}, **external})
-        await driver.create_node()
-        await create_claim(driver, "data", "slow")
-        await create_pod(driver, "waits", "data", gpus=1, priorityClassName="low")
-        await driver.wait_for_event("ExternalProvisioning", "data")
-        await driver.create_pod("urgent", gpus=1, priorityClassName="high")
-        assert await driver.wait_until_bound("urgent") == "node-a"
-        await driver.objects.patch("persistentvolumeclaims", "data", {"spec": {"volumeName": "given"}}, "default")
-        await wait_until_claim_is_bound(driver, "data")
-        await driver.create_pod("later")
-        await driver.wait_until_bound("later")
-        assert not (await driver.objects.get("pods", "waits", "default"))["spec"].get("nodeName")
-        await driver.end_pod(await driver.objects.get("pods", "urgent", "default"))
-        assert await driver.wait_until_bound("waits") == "node-a"
+        await create_claim(driver, "data", "azurefile-csi")
+        claim = await wait_until_claim_is_bound(driver, "data")
+        assert claim["metadata"]["finalizers"] == ["example.com/keep", "kubernetes.io/pvc-protection"]
     finally:
         await controllers.stop()
