@@ -26,6 +26,9 @@ aks = cluster.create(aksgpu.connect(), "library", resource_group="library", loca
 image = "mcr.microsoft.com/azuredocs/samples-tf-mnist-demo:gpu"
 job = jobs.submit(aks, name="{name}", image=image, args=["--max_steps", "{steps}"], gpus=1)
 """
+SUSPEND = """
+aks.kube.patch("Job", job.name, {{"spec": {{"suspend": {value}}}}}, job.namespace)
+"""
 INTERRUPT = """
 import signal, threading
 look = job._read
@@ -59,8 +62,9 @@ def assert_is_static(outputs: list[Any]) -> None:
 
 
 def test_a_view_that_ends_keeps_the_verdict_and_the_curve(aks: Cluster, laptop: Endpoint, tmp_path: Path) -> None:
-    start = START.format(name="stored", steps=500)
-    notebook = executed(laptop, tmp_path, start, "display(job)\nprint('beside')\njob", "job.wait();", "job")
+    start = START.format(name="stored", steps=500) + SUSPEND.format(value=True)
+    wait = SUSPEND.format(value=False) + "job.wait();"
+    notebook = executed(laptop, tmp_path, start, "display(job)\nprint('beside')\njob", wait, "job")
     outputs = [output for cell in notebook.cells for output in cell.outputs]
     assert_is_static(outputs)
     first, _, beside, second, _ = notebook.cells[1].outputs
