@@ -32,6 +32,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
     pytest.mark.skipif(find_spec("jupyterlab") is None, reason="JupyterLab is not installed"),
+    pytest.mark.timeout(600),  # a browser and JupyterLab start slowly on a busy machine
 ]
 
 REPO = Path(__file__).parents[1]
@@ -88,7 +89,7 @@ class Page:
     async def save(self) -> None:
         await self.value("window.jupyterapp.commands.execute('docmanager:save').then(() => 'saved')")
 
-    async def until(self, expression: str, pattern: str, seconds: float = 60) -> str:
+    async def until(self, expression: str, pattern: str, seconds: float = 150) -> str:
         """Wait for a text that matches."""
         found = ""
         try:
@@ -115,7 +116,7 @@ async def running(*command: str, says: str, **environment: str) -> AsyncIterator
     assert process.stderr is not None
     output = ""
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(150):
             while not (match := re.search(says, output)):
                 line = await process.stderr.readline()
                 assert line, f"{command[0]} ended: {output}"
