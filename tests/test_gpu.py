@@ -334,7 +334,7 @@ def test_the_samples_of_any_image_are_taken_while_something_waits(
     made.append(job)
     wait_for(lambda: job.status().phase == "Running")
     with pytest.raises(errors.WaitTimeout):
-        job.wait(timeout=1)
+        job.wait(timeout=3)
     wait_for(lambda: len(job.gpu()) >= 2)
     table = job.gpu()
     assert table["utilization"].iloc[0] == 87
