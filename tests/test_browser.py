@@ -32,6 +32,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
     pytest.mark.skipif(find_spec("jupyterlab") is None, reason="JupyterLab is not installed"),
+    pytest.mark.timeout(600),  # a browser and JupyterLab start slowly on a busy machine
 ]
 
 REPO = Path(__file__).parents[1]
@@ -88,7 +89,7 @@ class Page:
     async def save(self) -> None:
         await self.value("window.jupyterapp.commands.execute('docmanager:save').then(() => 'saved')")
 
-    async def until(self, expression: str, pattern: str, seconds: float = 60) -> str:
+    async def until(self, expression: str, pattern: str, seconds: float = 150) -> str:
         """Wait for a text that matches."""
         found = ""
         try:
@@ -115,7 +116,7 @@ async def running(*command: str, says: str, **environment: str) -> AsyncIterator
     assert process.stderr is not None
     output = ""
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(150):
             while not (match := re.search(says, output)):
                 line = await process.stderr.readline()
                 assert line, f"{command[0]} ended: {output}"
@@ -251,22 +252,22 @@ async def assert_readable(page: Page, pattern: str) -> str:
 
 
 async def test_a_notebook_follows_a_job_and_keeps_its_final_state(lab: Lab) -> None:
-    lab.write("view.ipynb", JOB.format(name="seen", steps=2000), WAIT)
+    lab.write("view.ipynb", JOB.format(name="seen", steps=500), WAIT)
     async with lab.opened("view.ipynb") as page:
         await page.command("notebook:run-all-cells")
-        await page.until(LIVE, r"seen\s+● Running\s+step [\d,]+ of 2,000.*Accuracy at step")
-        await page.until(LIVE_CURVE, r"accuracy \d\d\.\d\d % at step [\d,]+")
-        ended = await page.until(OUTPUT, r"seen\s+● Complete.*Accuracy at step 1990")
+        await page.until(LIVE, r"seen\s+● Running\s+step \d+ of 500.*Accuracy at step")
+        await page.until(LIVE_CURVE, r"accuracy \d\d\.\d\d % at step \d+")
+        ended = await page.until(OUTPUT, r"seen\s+● Complete.*Accuracy at step 490")
         assert re.search(r"ended\s*\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", ended)
-        await page.until(CURVE, r"^accuracy \d\d\.\d\d % at step 1,990$")
+        await page.until(CURVE, r"^accuracy \d\d\.\d\d % at step 490$")
         await page.until(f"({LIVE}) || 'no widget is left'", "^no widget is left$")
         await page.until(KERNEL, "idle")
         await page.save()
     await lab.stop_kernels()
     async with lab.opened("view.ipynb", kernel=False) as page:
-        await assert_readable(page, r"seen\s+● Complete.*Accuracy at step 1990")
+        await assert_readable(page, r"seen\s+● Complete.*Accuracy at step 490")
         assert await page.value(KERNEL) == "none"
-        await page.until(CURVE, r"^accuracy \d\d\.\d\d % at step 1,990$")
+        await page.until(CURVE, r"^accuracy \d\d\.\d\d % at step 490$")
 
 
 async def test_an_untrusted_notebook_shows_the_final_state(lab: Lab) -> None:

@@ -79,6 +79,32 @@ def test_a_wait_ends_in_time_and_the_other_thread_is_not_kept_waiting(connected:
         assert received.result(60) == b"hello"
 
 
+def test_a_send_may_wait_longer_than_a_read(connected: ssl.SSLSocket) -> None:
+    connection = LockedSocket(connected)
+    connection.settimeout(0.1)
+    connection.set_send_timeout(60)
+    data = bytes(50_000_000)  # the server stops reading when nobody reads what it sends back
+    sent = 0
+
+    def send() -> None:
+        nonlocal sent
+        while sent < len(data):
+            sent += connection.send(data[sent : sent + 65536])
+
+    with ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(send)
+        before = -1
+        while sent == 0 or sent != before:
+            before = sent
+            time.sleep(0.5)
+        assert 0 < sent < len(data), "the sender waits"
+        connection.settimeout(60)
+        received = 0
+        while received < len(data):
+            received += len(connection.recv(65536))
+        sending.result(60)
+
+
 def test_without_a_timeout_a_read_does_not_wait(connected: ssl.SSLSocket) -> None:
     connection = LockedSocket(connected)
     connection.settimeout(0)

@@ -157,9 +157,9 @@ def seconds(expression: Expression, text: str) -> float:
     subject = text.encode() if isinstance(pattern.pattern, bytes) else text
     method = getattr(pattern, expression.method if expression.method in ("match", "fullmatch") else "search")
     use = (lambda: pattern.sub(subject[:0], subject)) if method.__name__ == "search" else (lambda: method(subject))
-    began = time.process_time()
+    began = time.thread_time()
     use()
-    return time.process_time() - began
+    return time.thread_time() - began
 
 
 @pytest.mark.parametrize("expression", list(expressions()), ids=lambda e: e.where)
@@ -178,7 +178,7 @@ def backtracks(expression: Expression, texts: list[str]) -> str:
                 continue
             once = min(seconds(expression, text) for _ in range(3))
             double = start + part * (2 * SHORT // len(part)) + end
-            if once > SLOW / 2 and seconds(expression, double) > 3 * once:
+            if once > SLOW / 2 and min(seconds(expression, double) for _ in range(3)) > 3 * once:
                 return repr((start, part, end))
     return ""
 
@@ -261,9 +261,9 @@ def test_twice_the_input_takes_less_than_three_times_as_long(case: str) -> None:
         took = []
         for attempt in range(5):
             text = start + part * (length // len(part)) + end + " " * (attempt if not end else 0)
-            began = time.process_time()
+            began = time.thread_time()
             call(text)
-            took.append(time.process_time() - began)
+            took.append(time.thread_time() - began)
         return statistics.median(took)
 
     measured = []

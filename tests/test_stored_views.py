@@ -16,6 +16,7 @@ from aksgpu.cluster import Cluster
 from aksgpu.local import Endpoint
 
 pytest_plugins = ["aksgpu.local.testing", "support.laptop_cluster"]
+pytestmark = pytest.mark.timeout(600)  # several kernels start one after another
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 START = """

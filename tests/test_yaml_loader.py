@@ -50,10 +50,10 @@ def laughs(levels: int) -> str:
     ids=range(21),
 )
 def test_yaml_beyond_the_limits_is_refused_before_it_is_built(text: str, words: str) -> None:
-    began = time.process_time()
+    began = time.thread_time()
     with pytest.raises(InvalidInput, match=words):
         load_all(text)
-    assert time.process_time() - began < 20, "it was built before it was refused"
+    assert time.thread_time() - began < 20, "it was built before it was refused"
 
 
 def test_yaml_becomes_json_values() -> None:

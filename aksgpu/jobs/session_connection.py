@@ -40,6 +40,7 @@ class SessionConnection:
 
     def __init__(self, stream: ExecStream) -> None:
         self._stream = stream
+        stream.set_write_timeout(_SILENCE_SECONDS)
         self._received: queue.Queue[Message | Unreachable] = queue.Queue()
         self._last = time.monotonic()
         self._closed = threading.Event()

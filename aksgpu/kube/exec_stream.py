@@ -60,6 +60,10 @@ class ExecStream:
         """Whether :meth:`end_input` works."""
         return self._socket.protocol == PROTOCOLS[0]
 
+    def set_write_timeout(self, timeout: float) -> None:
+        """Set how long :meth:`write` may wait without progress, in seconds, while another thread reads."""
+        self._socket.set_send_timeout(timeout)
+
     def write(self, data: bytes) -> None:
         """Send input to the program.
 

@@ -31,6 +31,7 @@ class LockedSocket:
     def __init__(self, connection: ssl.SSLSocket) -> None:
         self._socket = connection
         self._timeout = connection.gettimeout()
+        self._send_timeout: float | None = None
         self._turn = threading.Lock()
         connection.setblocking(False)
 
@@ -45,6 +46,10 @@ class LockedSocket:
         """Set how long a call may wait, in seconds; None means no limit."""
         self._timeout = timeout
 
+    def set_send_timeout(self, timeout: float) -> None:
+        """Set how long :meth:`send` may wait, in seconds, however long other calls may wait."""
+        self._send_timeout = timeout
+
     def recv(self, size: int) -> bytes:
         """Return received bytes; none at the end of the connection.
 
@@ -52,7 +57,7 @@ class LockedSocket:
             TimeoutError: nothing came in time.
             OSError: the connection is broken.
         """
-        return self._call(lambda: self._socket.recv(size))
+        return self._call(lambda: self._socket.recv(size), self._timeout)
 
     def send(self, data: bytes) -> int:
         """Send some of the bytes, and return how many.
@@ -61,7 +66,8 @@ class LockedSocket:
             TimeoutError: nothing could be sent in time.
             OSError: the connection is broken.
         """
-        return self._call(lambda: self._socket.send(data))
+        timeout = self._timeout if self._send_timeout is None else self._send_timeout
+        return self._call(lambda: self._socket.send(data), timeout)
 
     def shutdown(self, how: int) -> None:
         """Shut down the connection; a call that waits ends.
@@ -73,8 +79,7 @@ class LockedSocket:
         """
         socket.socket.shutdown(self._socket, how)
 
-    def _call(self, operation: Callable[[], T]) -> T:
-        timeout = self._timeout
+    def _call(self, operation: Callable[[], T], timeout: float | None) -> T:
         end = None if timeout is None else time.monotonic() + timeout
         while True:
             with self._turn:

@@ -36,6 +36,14 @@ class ChannelSocket:
         self._where = where
         self.protocol = str(connection.subprotocol or "")
 
+    def set_send_timeout(self, timeout: float) -> None:
+        """Set how long :meth:`send` may wait without progress on a TLS connection, in seconds.
+
+        Otherwise the time of the newest :meth:`receive` also applies to a thread that sends.
+        """
+        if isinstance(self._connection.sock, LockedSocket):
+            self._connection.sock.set_send_timeout(timeout)
+
     def send(self, channel: int, data: bytes) -> None:
         """Send one message.
 

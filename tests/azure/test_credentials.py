@@ -252,7 +252,7 @@ def test_entra_id_works_without_kubelogin(azure: Azure, laptop: Endpoint) -> Non
     server = yaml.safe_load(cluster.kubeconfig(plain).read_text())["clusters"][0]["cluster"]["server"]
     asked = urllib.request.Request(f"{server}/version", headers={"Authorization": f"Bearer {azure.kubernetes_token()}"})
     with pytest.raises(urllib.error.HTTPError, match="401"):
-        urllib.request.urlopen(asked, context=ssl.create_default_context(cafile=laptop.ca_file), timeout=10)
+        urllib.request.urlopen(asked, context=ssl.create_default_context(cafile=laptop.ca_file), timeout=60)
 
 
 @pytest.mark.parametrize(
