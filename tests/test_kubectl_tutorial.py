@@ -64,11 +64,15 @@ def test_a_node_before_and_after_the_device_plugin(cluster: LiveCluster) -> None
     [node] = names
     header = rows(printed("kubectl get nodes -o wide"))[0]
     assert rows(cluster.kubectl(KUBECTLS[-1], "get", "nodes", "-o", "wide").stdout)[0] == header
-    described = cluster.kubectl(KUBECTLS[-1], "describe", "node", node).stdout
+
+    def describe() -> str:
+        return cluster.kubectl(KUBECTLS[-1], "describe", "node", node).stdout
+
+    wait_for(lambda: "kubelet is posting ready status" in describe())
+    described = describe()
     assert "nvidia.com/gpu:" not in described
     for section in ("Conditions:", "Capacity:", "Allocatable:", "System Info:", "Allocated resources:", "Events:"):
         assert section in described
-    assert "kubelet is posting ready status" in described
     assert f"node.kubernetes.io/instance-type={T4}" in described
 
 
@@ -82,7 +86,7 @@ def test_the_tutorial(cluster: LiveCluster, binary: str, tmp_path: Path) -> None
     recorded_one = version_of(binary) == "1.32"
     apply = run("apply", "-f", str(MANIFESTS / "nvidia-device-plugin-ds.yaml"))
     assert apply == printed("kubectl apply -f manifests/nvidia-device-plugin-ds.yaml")
-    status = run("rollout", "status", f"ds/{PLUGIN}", "-n", "gpu-resources", "--timeout=30s")
+    status = run("rollout", "status", f"ds/{PLUGIN}", "-n", "gpu-resources", "--timeout=60s")
     assert status.splitlines()[-1] == f'daemon set "{PLUGIN}" successfully rolled out'
     assert rows(run("get", "ds", "-n", "gpu-resources")) == rows(printed("kubectl get ds -n gpu-resources"))
     assert rows(run("get", "pods", "-A")) == rows(printed("kubectl get pods -A"))
@@ -93,12 +97,14 @@ def test_the_tutorial(cluster: LiveCluster, binary: str, tmp_path: Path) -> None
     manifest = (MANIFESTS / f"{JOB}.yaml").read_text()
     if not recorded_one:
         manifest = manifest.replace('"500"', '"50"')
-    assert run("apply", "-f", "-", stdin=manifest) == printed(applied)
     watched = tmp_path / "watched"
-    command = cluster.command(binary, "get", "jobs", JOB, "--watch")
-    with watched.open("w") as output:
-        watching = subprocess.Popen(command, stdout=output, env={"HOME": "/tmp"})
+    requests = tmp_path / "requests"
+    command = cluster.command(binary, "get", "jobs", "--watch", "-v=6")
+    with watched.open("w") as output, requests.open("w") as log:
+        watching = subprocess.Popen(command, stdout=output, stderr=log, env={"HOME": "/tmp"})
     try:
+        wait_for(lambda: "watch=true" in requests.read_text())
+        assert run("apply", "-f", "-", stdin=manifest) == printed(applied)
         waited = f"kubectl wait --for=condition=complete job/{JOB} --timeout=30s"
         assert run("wait", "--for=condition=complete", f"job/{JOB}", "--timeout=60s") == printed(waited)
         wait_for(lambda: "Complete" in watched.read_text())

@@ -103,6 +103,7 @@ class Clusters:
         self._is_entra_token = is_entra_token
         self._addresses = AddressPool()
         self._running: dict[str, KubeCluster] = {}
+        self._deleted: set[str] = set()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def open(self, cluster_id: str, token: str, version: str) -> Objects:
@@ -112,6 +113,9 @@ class Clusters:
             cluster_id: the cluster's id.
             token: the administrator's bearer token.
             version: the Kubernetes version.
+
+        Raises:
+            LaptopError: the cluster is being deleted, or its store cannot be read.
         """
 
         def find_user(given: str) -> User | None:
@@ -123,6 +127,8 @@ class Clusters:
             return ADMINISTRATOR if tls.administered_cluster(peer) == cluster_id else None
 
         async with self._locks[cluster_id]:
+            if cluster_id in self._deleted:
+                raise LaptopError("the cluster is being deleted")
             if cluster_id not in self._running:
                 root = self._root / cluster_id
                 cluster = KubeCluster(
@@ -140,7 +146,8 @@ class Clusters:
                 await cluster.stop()
 
     async def delete(self, cluster_id: str) -> None:
-        """Stop the cluster, end its pods and delete its files."""
+        """Stop the cluster, end its pods and delete its files. It cannot be opened any more."""
+        self._deleted.add(cluster_id)
         await self.close(cluster_id)
         await asyncio.to_thread(shutil.rmtree, self._root / cluster_id, ignore_errors=True)
         self._locks.pop(cluster_id, None)

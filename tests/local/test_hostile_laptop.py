@@ -48,7 +48,7 @@ class Target:
         self.token = config["users"][0]["user"]["token"]
         self.port = int(self.endpoint.base_url.rpartition(":")[2])
         self.pid = local.status(home)["pid"]
-        self._pool = urllib3.PoolManager(ca_certs=str(self.endpoint.ca_file), retries=False, timeout=20)
+        self._pool = urllib3.PoolManager(ca_certs=str(self.endpoint.ca_file), retries=False, timeout=60)
 
     def send(self, method: str, path: str, body: Any = None, **options: Any) -> Response:
         """Send a request to the cluster."""
@@ -70,7 +70,7 @@ class Target:
 
     def connect(self) -> ssl.SSLSocket:
         context = ssl.create_default_context(cafile=str(self.endpoint.ca_file))
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         return context.wrap_socket(plain, server_hostname="127.0.0.1")
 
     def head(self, method: str, path: str) -> bytes:
@@ -156,7 +156,7 @@ def test_many_connections_that_do_nothing(target: Target) -> None:
 
 
 def test_a_client_that_closes_its_half_is_answered(target: Target) -> None:
-    plain = socket.create_connection(("127.0.0.1", target.port), timeout=10)
+    plain = socket.create_connection(("127.0.0.1", target.port), timeout=60)
     context = ssl.create_default_context(cafile=str(target.endpoint.ca_file))
     with context.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
         connection.sendall(target.head("GET", "/api/v1/namespaces/default") + b"Connection: close\r\n\r\n")

@@ -48,7 +48,7 @@ class Client:
 
     def __init__(self, url: str, token: str, trust: ssl.SSLContext) -> None:
         place, _, self._prefix = url.removeprefix("https://").partition("/")
-        self.connection = http.client.HTTPSConnection(place, timeout=20, context=trust)
+        self.connection = http.client.HTTPSConnection(place, timeout=60, context=trust)
         self._headers = {"Authorization": f"Bearer {token}"}
 
     def open(
@@ -240,7 +240,7 @@ class Arena:
         time.sleep(seconds)
         os.kill(pid, signal.SIGKILL)
         for thread in threads:
-            thread.join(30)
+            thread.join(90)
             assert not thread.is_alive()
         if self.errors:
             raise self.errors[0]
@@ -274,6 +274,11 @@ class Arena:
         assert status in (200, 201)
         self.groups.add(name)
         time.sleep(0.05)
+
+    def has_been_used(self, least: int) -> bool:
+        """Return whether each client has had this many acknowledgements or events."""
+        acknowledgements = min(writer.acknowledgements for writer in self.writers)
+        return min(acknowledgements, *(watcher.events for watcher in self.watchers)) >= least
 
     def kill_while_starting(self, seconds: float) -> None:
         """Start the laptop, and kill it before or soon after it can answer its first request."""
@@ -330,7 +335,7 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-@pytest.mark.timeout(60 + 4 * KILLS)
+@pytest.mark.timeout(60 + 10 * KILLS)
 def test_the_laptop_is_killed_under_load(arena: Arena) -> None:
     chance = random.Random(7)
     mark = f"kept-{os.getpid()}"
@@ -343,21 +348,21 @@ def test_the_laptop_is_killed_under_load(arena: Arena) -> None:
     client.send("POST", DAEMON_SETS, {"metadata": {"name": "everywhere"}, "spec": daemons})
     wait_for(lambda: arena.container("survivor"))
     before = arena.container("survivor")
-    running = marked(mark)
+    running = wait_for(lambda: marked(mark))  # A shell runs before, for which the container is running too.
     assert len(running) == 1
 
-    for kill in range(KILLS):
+    kill = 0
+    while kill < KILLS or not arena.has_been_used(min(KILLS, 20)):
         arena.under_load(chance.uniform(0.02, 0.25))
         if kill % 10 == 9:
             arena.kill_while_starting(chance.uniform(0.2, 0.6))
         assert local.start(arena.home, settings=FAST) == arena.endpoint
         arena.compare()
         assert marked(mark) == running
+        kill += 1
 
     wait_for(lambda: arena.container("survivor"))
     assert arena.container("survivor") == before
-    assert min(writer.acknowledgements for writer in arena.writers) >= min(KILLS, 20)
-    assert min(watcher.events for watcher in arena.watchers) >= min(KILLS, 20)
     converge(arena)
 
 
@@ -376,8 +381,8 @@ def converge(arena: Arena) -> None:
             {job["metadata"]["name"] for job in jobs} == set(wanted)
             and all(job["status"].get("succeeded") == 1 for job in jobs)
             and sorted(owners) == sorted([*wanted, "everywhere"])
+            and client.send("GET", f"{DAEMON_SETS}/everywhere")["status"]["numberReady"] == 1
         )
 
-    wait_for(settled)
     with contextlib.closing(client.connection):
-        assert client.send("GET", f"{DAEMON_SETS}/everywhere")["status"]["numberReady"] == 1
+        wait_for(settled)

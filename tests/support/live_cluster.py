@@ -69,7 +69,7 @@ class LiveCluster:
             env={"HOME": str(self.folder), "PATH": os.environ["PATH"], **env},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 
@@ -77,7 +77,7 @@ class LiveCluster:
         """Send a request. A body that is not bytes is sent as JSON."""
         defaults = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
         data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
-        with urllib3.PoolManager(ca_certs=str(self.ca), retries=False, timeout=30) as pool:
+        with urllib3.PoolManager(ca_certs=str(self.ca), retries=False, timeout=60) as pool:
             return pool.request(method, self.server + path, body=data, headers=defaults | headers)
 
 

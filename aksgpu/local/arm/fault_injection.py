@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
+from aksgpu.errors import LaptopError
 from aksgpu.local.arm import pool_nodes
 from aksgpu.local.arm.arm_errors import refusal
 from aksgpu.local.arm.arm_store import Document
@@ -91,11 +92,17 @@ def _check(kind: str, details: dict[str, Any]) -> None:
 
 
 async def _running_nodes(context: Context) -> AsyncIterator[tuple[Document, Document, Objects, Object]]:
-    """Yield cluster, pool, objects and node for every running machine, the newest of a pool first."""
+    """Yield cluster, pool, objects and node for every running machine, the newest of a pool first.
+
+    Clusters that are being deleted, or whose store cannot be read, have none.
+    """
     for cluster in list(context.state.clusters.values()):
         if cluster["power"] != "Running":
             continue
-        objects = await context.get_objects(cluster)
+        try:
+            objects = await context.get_objects(cluster)
+        except LaptopError:
+            continue
         for pool in list(cluster["pools"].values()):
             for node in reversed(await pool_nodes.list_nodes(objects, pool)):
                 if not pool_nodes.is_deallocated(node):

@@ -23,7 +23,7 @@ from aksgpu.local.images import device_plugin as protocol
 
 log = logging.getLogger(__name__)
 
-REGISTRATION_SECONDS = 5.0
+REGISTRATION_SECONDS = 30.0
 """Time in which plugins must register again after a restart of the laptop, or their devices are lost."""
 
 

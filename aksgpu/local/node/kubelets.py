@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from aksgpu.common import times
+from aksgpu.common.private_files import write_private
 from aksgpu.local import node_annotations
 from aksgpu.local.control.controller_runtime import Tasks, get_condition
 from aksgpu.local.control.event_recorder import EventRecorder
@@ -129,7 +130,7 @@ class Node:
         message = self._annotations.get(node_annotations.GPU_DRIVER_ERROR, "")
         if file.exists() != bool(message):
             if message:
-                file.write_text(message)
+                write_private(file, message)  # in one step, because programs in containers read it
             else:
                 file.unlink()
             self._offer_managed_gpus()

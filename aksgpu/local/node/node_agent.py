@@ -44,6 +44,8 @@ STOP_GRACE_SECONDS = 2.0
 """Grace period of pods when their cluster is stopped or deleted."""
 KEEP_FILES_SECONDS = 1.0
 """Time for which the files of a deleted pod are kept, so that clients can read its log to the end."""
+PROBE_SECONDS = 60.0
+"""Time for the process that finds out whether the system allows mount namespaces. It usually takes 0.1 s."""
 
 NO_SERVICE_NAMES = (
     "Pods cannot look up the name of the Service {}: this system does not allow mount namespaces, so a pod's "
@@ -338,5 +340,5 @@ def _has_mount_namespaces(directory: Path) -> bool:
     """Return whether this system allows mount namespaces, by creating one in a separate process."""
     probe = [*SHIM_COMMAND, "--probe", str(directory)]
     with contextlib.suppress(subprocess.TimeoutExpired):
-        return subprocess.run(probe, capture_output=True, timeout=10, check=False).returncode == 0
+        return subprocess.run(probe, capture_output=True, timeout=PROBE_SECONDS, check=False).returncode == 0
     return False

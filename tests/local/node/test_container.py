@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.polling import wait_for_async
 
 from aksgpu.local.node import environment, node_agent, volumes
 
@@ -123,8 +124,15 @@ async def test_rewritten_paths_need_no_quotes(tmp_path: Path, monkeypatch: pytes
     await lab.add_node(CPU_NODE)
     made = [{"name": "data", "emptyDir": {}}]
     container = {"volumeMounts": [{"name": "data", "mountPath": "/data"}]}
-    await lab.run("writes", "sh", "-c", "echo kept > /data/file; sleep 100", volumes=made, container=container)
+    command_line = ("sh", "-c", "echo kept > /data/file; sleep 100")
+    pod = await lab.run("writes", *command_line, volumes=made, container=container)
     await lab.phase("writes", "Running")
+    file = lab.root / "pods" / pod["metadata"]["uid"] / "volumes" / "data" / "file"
+
+    async def is_written() -> bool:
+        return file.exists() and file.read_text() == "kept\n"
+
+    await wait_for_async(is_written)
     await lab.restart()
     command = await lab.agent.execute("default", "writes", "main", ["sh", "-c", "cat /data/file"], tty=False)
     assert b"".join([data async for data in command.output("stdout")]) == b"kept\n"

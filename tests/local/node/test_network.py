@@ -8,6 +8,7 @@ import ipaddress
 from typing import Any
 
 import pytest
+from support.polling import wait_for_async
 
 from aksgpu.local.control.endpoints_controller import PORT_NOT_FORWARDED
 from aksgpu.local.node.node_agent import NO_SERVICE_NAMES
@@ -186,8 +187,12 @@ async def test_pods_that_are_not_ready(lab: Lab) -> None:
     made = await lab.run("slow", "sleep", "60", initContainers=init, volumes=gate, metadata={"labels": labels})
     ip = await address(lab, "slow")
     await until_found(lab, "watcher", "all", [ip])
-    subsets = (await lab.objects.get("endpoints", "ready", "default"))["subsets"]
-    assert [[each["ip"] for each in subset["notReadyAddresses"]] for subset in subsets] == [[ip]]
+
+    async def is_not_ready() -> bool:
+        subsets = (await lab.objects.get("endpoints", "ready", "default")).get("subsets") or []
+        return [[each["ip"] for each in subset["notReadyAddresses"]] for subset in subsets] == [[ip]]
+
+    await wait_for_async(is_not_ready)
     assert await lookup(lab, "watcher", "ready") == []
     (lab.root / "pods" / made["metadata"]["uid"] / "volumes" / "gate" / "go").touch()
     await until_found(lab, "watcher", "ready", [ip])

@@ -373,4 +373,8 @@ async def test_node_is_ready_and_renews_its_lease(lab: Lab) -> None:
     assert "nvidia.com/gpu" not in node["status"]["capacity"]
     lease = await lab.objects.get("leases", CPU_NODE, "kube-node-lease")
     assert lease["spec"]["holderIdentity"] == CPU_NODE
-    assert ("Starting", "Starting kubelet.") in await lab.events(CPU_NODE)
+
+    async def has_started() -> bool:
+        return ("Starting", "Starting kubelet.") in await lab.events(CPU_NODE)
+
+    await wait_for_async(has_started)  # It is recorded after the status.

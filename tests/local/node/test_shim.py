@@ -50,7 +50,7 @@ def run_shim(
     os.close(send)
     ready = os.read(receive, 1) if listen else b""
     try:
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
     finally:
         process.kill()
     if listen:

@@ -44,7 +44,7 @@ def certificate_files(live_cluster: LiveCluster, folder: Path) -> dict[str, str]
 
 def get(live_cluster: LiveCluster, url: str, *, token: str = "", **certificate: str) -> tuple[int, Any]:
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    with urllib3.PoolManager(ca_certs=str(live_cluster.ca), retries=False, timeout=30, **certificate) as pool:
+    with urllib3.PoolManager(ca_certs=str(live_cluster.ca), retries=False, timeout=60, **certificate) as pool:
         response = pool.request("GET", url, headers=headers)
         return response.status, response.json()
 
@@ -127,7 +127,7 @@ def test_kubectl_proxy_and_raw_paths(live_cluster: LiveCluster, binary: str) -> 
 
 def test_the_login_of_az(laptop: Endpoint, live_cluster: LiveCluster) -> None:
     """``az cloud register`` reads the addresses without a token, and ``az login --identity`` gets one."""
-    with urllib3.PoolManager(ca_certs=str(live_cluster.ca), retries=False, timeout=30) as pool:
+    with urllib3.PoolManager(ca_certs=str(live_cluster.ca), retries=False, timeout=60) as pool:
         cloud = pool.request("GET", f"{laptop.base_url}/metadata/endpoints?api-version=2022-09-01").json()
         assert cloud["resourceManager"] == laptop.base_url
         address = f"{laptop.base_url}/msi/token?api-version=2019-08-01&resource=https%3A%2F%2Fmanagement.azure.com%2F"

@@ -61,8 +61,13 @@ def test_typed(api: client.ApiClient) -> None:
     [pod] = core.list_namespaced_pod("default", label_selector="job-name=typed").items
     assert pod.status.container_statuses[0].state.terminated.exit_code == 0
     assert "Accuracy at step 10: " in core.read_namespaced_pod_log(pod.metadata.name, "default")
-    events = core.list_namespaced_event("default", field_selector="involvedObject.name=typed").items
-    assert {event.reason for event in events} == {"SuccessfulCreate", "Completed"}
+
+    def reasons() -> set[str]:
+        events = core.list_namespaced_event("default", field_selector="involvedObject.name=typed").items
+        return {event.reason for event in events}
+
+    wait_for(lambda: "Completed" in reasons())  # It is recorded after the condition.
+    assert reasons() == {"SuccessfulCreate", "Completed"}
     assert batch.read_namespaced_job("typed", "default").status.succeeded == 1
     batch.delete_namespaced_job("typed", "default", propagation_policy="Foreground")
 
@@ -89,7 +94,8 @@ def test_informer(api: client.ApiClient) -> None:
             complete.set()
 
     informer = informers.SharedInformer(list_func=batch.list_namespaced_job, namespace="default")
-    informer.add_event_handler("MODIFIED", see)
+    for kind in ("ADDED", "MODIFIED"):  # A Job that is complete before the first list is only added.
+        informer.add_event_handler(kind, see)
     informer.start()
     try:
         batch.create_namespaced_job("default", manifest("informed"))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.live_cluster import LiveCluster, kubectls
+from support.polling import wait_for
 
 from tests.local.node.test_network import MEET
 
@@ -154,7 +155,7 @@ def pods_of(live_cluster: LiveCluster, job: str) -> list[dict[str, Any]]:
 
 def test_pods_of_a_job_reach_each_other(live_cluster: LiveCluster) -> None:
     run(live_cluster, "apply", "-f", "-", stdin=POD_TO_POD)
-    run(live_cluster, "wait", "--for=condition=complete", "job/example-job", "--timeout=50s")
+    run(live_cluster, "wait", "--for=condition=complete", "job/example-job", "--timeout=100s")
     for pod in pods_of(live_cluster, "example-job"):
         lines = run(live_cluster, "logs", pod["metadata"]["name"]).splitlines()
         reached = [line for line in lines if not line.startswith("Failed")]
@@ -164,7 +165,7 @@ def test_pods_of_a_job_reach_each_other(live_cluster: LiveCluster) -> None:
 
 def test_a_sidecar_in_a_job(live_cluster: LiveCluster) -> None:
     run(live_cluster, "apply", "-f", "-", stdin=SIDECAR)
-    run(live_cluster, "wait", "--for=condition=complete", "job/myjob", "--timeout=50s")
+    run(live_cluster, "wait", "--for=condition=complete", "job/myjob", "--timeout=100s")
     (pod,) = pods_of(live_cluster, "myjob")
     (sidecar,) = pod["status"]["initContainerStatuses"]
     (main,) = pod["status"]["containerStatuses"]
@@ -178,7 +179,7 @@ def test_a_sidecar_in_a_job(live_cluster: LiveCluster) -> None:
 def test_the_reason_of_a_failure(live_cluster: LiveCluster) -> None:
     run(live_cluster, "apply", "-f", "-", stdin=TERMINATION)
     message = "{.status.containerStatuses[0].lastState.terminated.message}"
-    run(live_cluster, "wait", f"--for=jsonpath={message}=Sleep expired\n", "pod/termination-demo", "--timeout=50s")
+    run(live_cluster, "wait", f"--for=jsonpath={message}=Sleep expired\n", "pod/termination-demo", "--timeout=100s")
     run(live_cluster, "delete", "pod", "termination-demo", "--grace-period=0", "--force")
 
 
@@ -188,7 +189,7 @@ def test_two_jobs_find_each_other_by_name_at_the_same_time(live_cluster: LiveClu
     for manifest in manifests.values():
         run(live_cluster, "apply", "-f", "-", stdin=manifest)
     for name, manifest in manifests.items():
-        run(live_cluster, "wait", "--for=condition=complete", f"job/{name}", "--timeout=50s")
+        run(live_cluster, "wait", "--for=condition=complete", f"job/{name}", "--timeout=100s")
         for index, pod in enumerate(pods_of(live_cluster, name)):
             full = f"{name}-{index}.{name}.default.svc.cluster.local"
             assert run(live_cluster, "logs", pod["metadata"]["name"]) == f"met {name}-{1 - index} at {full}\n"
@@ -204,11 +205,12 @@ spec: {containers: [{name: main, image: busybox, command: [sleep, "600"], ports:
 """
     run(live_cluster, "apply", "-f", "-", stdin=pod)
     run(live_cluster, "expose", "pod", "web", "--port=80", "--target-port=http")
-    run(live_cluster, "wait", "--for=condition=Ready", "pod/web", "--timeout=50s")
+    run(live_cluster, "wait", "--for=condition=Ready", "pod/web", "--timeout=100s")
     address = run(live_cluster, "get", "pod", "web", "-o", "jsonpath={.status.podIP}")
     run(live_cluster, "wait", "--for=jsonpath={.subsets[0].addresses[0].ip}=" + address, "endpoints/web")
     assert f"{address}:8080" in run(live_cluster, "get", "endpoints", "web")
-    assert address in run(live_cluster, "get", "endpointslices", "-l", "kubernetes.io/service-name=web")
+    slices = ("get", "endpointslices", "-l", "kubernetes.io/service-name=web")
+    wait_for(lambda: address in run(live_cluster, *slices))  # They are written after the Endpoints.
     assert f"{address}:8080" in run(live_cluster, "describe", "service", "web")
     run(live_cluster, "delete", "service/web", "pod/web", "--grace-period=0", "--force")
-    run(live_cluster, "wait", "--for=delete", "endpoints/web", "--timeout=50s")
+    run(live_cluster, "wait", "--for=delete", "endpoints/web", "--timeout=100s")

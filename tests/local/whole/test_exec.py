@@ -37,7 +37,7 @@ POD: dict[str, Any] = {
             {
                 "name": "main",
                 "image": "busybox",
-                "command": ["sh", "-c", "echo kept > /data/file; exec sleep 600"],
+                "command": ["sh", "-c", "echo kept > /data/file; echo written; exec sleep 600"],
                 "env": [{"name": "OWN", "value": "mine"}],
                 "workingDir": "/data",
                 "volumeMounts": [{"name": "data", "mountPath": "/data"}],
@@ -58,6 +58,7 @@ def api(live_cluster: LiveCluster) -> client.CoreV1Api:
 def shell(live_cluster: LiveCluster, api: client.CoreV1Api) -> Iterator[str]:
     assert live_cluster.send("POST", PODS, POD).status == 201
     wait_for(lambda: api.read_namespaced_pod("shell", "default").status.phase == "Running")
+    wait_for(lambda: live_cluster.send("GET", f"{PODS}/shell/log?container=main").data == b"written\n")
     yield "shell"
     live_cluster.send("DELETE", f"{PODS}/shell?gracePeriodSeconds=0")
 
@@ -127,7 +128,7 @@ def test_exec_with_a_terminal(live_cluster: LiveCluster, shell: str) -> None:
     until(b"resized")
     os.write(master, b"exit 7\n")
     until(b"exit code 7")
-    assert process.wait(10) == 7
+    assert process.wait(60) == 7
     os.close(master)
 
 
@@ -140,7 +141,7 @@ def test_with_the_official_client(api: client.CoreV1Api, shell: str) -> None:
     assert run("cat", "/data/file") == "kept\n"
     open_one = run("sh", "-c", "read line; echo got $line; exit 5", stdin=True, _preload_content=False)
     open_one.write_stdin("hello\n")
-    open_one.run_forever(timeout=10)
+    open_one.run_forever(timeout=60)
     assert (open_one.read_stdout(), open_one.returncode) == ("got hello\n", 5)
     with pytest.raises(client.ApiException, match="400"):
         api.connect_get_namespaced_pod_exec(shell, "default", command=["true"], container="main", stdout=True)
@@ -186,7 +187,7 @@ def test_exec_ends_with_its_container(live_cluster: LiveCluster, api: client.Cor
     pid = int(note.read_text())
     assert Path(f"/proc/{pid}").exists()
     live_cluster.send("DELETE", f"{PODS}/short?gracePeriodSeconds=0")
-    running.run_forever(timeout=15)
+    running.run_forever(timeout=60)
     assert running.returncode == 137
     assert not Path(f"/proc/{pid}").exists()
 

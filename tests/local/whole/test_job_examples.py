@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from kubernetes import client, config
 from support.live_cluster import LiveCluster, kubectls
+from support.polling import wait_for
 
 from aksgpu.waiting import wait_until
 
@@ -82,8 +83,9 @@ def test_limit_per_index(kubectl: Run, batch: client.BatchV1Api, core: client.Co
     annotation = "batch.kubernetes.io/job-index-failure-count"
     pods = core.list_namespaced_pod("default", label_selector=f"job-name={created}").items
     assert sorted(pod.metadata.annotations[annotation] for pod in pods) == ["0"] * 10 + ["1"] * 5
-    described = kubectl("describe", "job", created)
-    assert "Completed Indexes:  1,3,5,7,9" in described and "job-controller  Job has failed indexes" in described
+    assert "Completed Indexes:  1,3,5,7,9" in kubectl("describe", "job", created)
+    # The event is recorded after the condition.
+    wait_for(lambda: "job-controller  Job has failed indexes" in kubectl("describe", "job", created))
 
 
 @example("job-backoff-limit-per-index-failindex")

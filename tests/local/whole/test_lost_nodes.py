@@ -32,7 +32,7 @@ def run(cluster: LiveCluster, *args: str, code: int = 0, stdin: str = "") -> str
 
 def until(cluster: LiveCluster, text: str, *args: str) -> None:
     """Wait until kubectl prints a text, whether or not it succeeds."""
-    deadline = time.monotonic() + 50
+    deadline = time.monotonic() + 100
     while True:
         done = cluster.kubectl(KUBECTLS[-1], *args)
         if text in done.stdout + done.stderr:

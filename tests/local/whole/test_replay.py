@@ -23,7 +23,7 @@ from aksgpu.local import Endpoint
 
 pytest_plugins = ["aksgpu.local.testing", "support.live_cluster"]
 
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 JOBS = "/apis/batch/v1/namespaces/default/jobs"
 IMAGES = ("docker.io/local/busybox:1", "mcr.microsoft.com/azuredocs/samples-tf-mnist-demo:gpu")
 
