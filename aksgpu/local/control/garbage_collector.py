@@ -67,6 +67,8 @@ class GarbageCollector(Controller):
             return None
         resource = key.partition(":")[0]
         uid = obj["metadata"]["uid"]
+        if _is_deleting_with(obj, ORPHAN):
+            await self._read_dependents(obj)
         # An object that owns itself must not wait for itself.
         dependents = [each for each in self._dependents.get(uid, ()) if each != key]
         if _is_deleting_with(obj, ORPHAN):
@@ -80,6 +82,14 @@ class GarbageCollector(Controller):
         elif not obj["metadata"].get("deletionTimestamp"):
             await self._check_owners(key, obj, dependents)
         return None
+
+    async def _read_dependents(self, owner: Object) -> None:
+        """Put an owner's dependents into the caches. One that is missing there would be deleted after its owner."""
+        for kind in _KINDS.values():
+            found, _ = await self.cluster.objects.list(kind.plural, owner["metadata"].get("namespace"))
+            for obj in found:
+                if any(each["uid"] == owner["metadata"]["uid"] for each in _owners(obj)):
+                    self.cluster.informer(kind.plural).update_cache(obj)
 
     def _is_blocked(self, uid: str, dependents: list[str]) -> bool:
         """Return whether a dependent blocks the foreground deletion of its owner."""

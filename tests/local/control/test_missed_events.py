@@ -222,3 +222,30 @@ async def test_a_pod_whose_binding_no_controller_saw(
     watched.resume("pods")
     await driver.finish_deletions()
     assert await driver.wait_until_bound("urgent") == "node-a"
+
+
+async def test_an_object_that_no_controller_saw_is_kept_without_its_owner(
+    driver: ClusterDriver, controllers: ControllerManager, watched: InterruptedWatches
+) -> None:
+    owner = await driver.objects.create("configmaps", {"metadata": {"name": "owner"}}, "default")
+    lists = watched.lists("secrets")
+    watched.interrupt("secrets")
+    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
+    owned = {"metadata": {"name": "owned", "ownerReferences": [reference]}}
+    await driver.objects.create("secrets", owned, "default")
+    await wait_until_interrupted(driver, watched, "secrets", lists)
+    await driver.objects.delete("configmaps", "owner", "default", propagation_policy="Orphan")
+
+    async def is_listed_again() -> bool:
+        return watched.lists("secrets") > lists + 1
+
+    await driver.eventually(is_listed_again)  # The controller asks the server about dependents.
+    watched.resume("secrets")
+
+    async def gone() -> bool:
+        return await driver.get("configmaps", "owner") is None
+
+    await driver.eventually(gone)
+    orphan = await driver.get("secrets", "owned")
+    assert orphan
+    assert not orphan["metadata"].get("ownerReferences")
