@@ -269,10 +269,13 @@ class Node:
         ]
 
     async def _update_gpu_labels(self, node: Object) -> Object:
-        """Label the node with the kind of its GPUs, and return its latest version.
+        """Label the node with the kind of its GPUs, and return the labelled version.
 
         With real GPUs, the model and memory are those of this machine and not of the VM size. The product label is that
         of NVIDIA's GPU feature discovery.
+
+        Raises:
+            StatusError: status 409, if there is a newer version than ``node``.
         """
         if not self.gpus:
             return node
@@ -285,7 +288,10 @@ class Node:
                 node_annotations.GPU_MEMORY_MIB: str(first.memory_mib),
             }
         if any(not new.items() <= (node["metadata"].get(key) or {}).items() for key, new in patch.items()):
-            return await self._objects.patch("nodes", self.name, {"metadata": patch})
+            # The response would otherwise contain changes that the caller has not checked, such as the taint of a
+            # deallocated machine.
+            version = {"resourceVersion": node["metadata"]["resourceVersion"]}
+            return await self._objects.patch("nodes", self.name, {"metadata": {**version, **patch}})
         return node
 
     @staticmethod

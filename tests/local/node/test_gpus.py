@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from support.polling import wait_for_async
 
+from aksgpu.local import node_annotations
 from aksgpu.local.images import device_plugin as protocol
 from aksgpu.local.node import gpus
 
@@ -342,6 +343,21 @@ async def test_a_node_that_is_deallocated_while_it_posts_its_status(lab: Lab, mo
         return found
 
     monkeypatch.setattr(lab.objects, "get", get_and_deallocate)
+    assert await lab.agent._nodes[GPU_NODE]._try_to_post_status(0) == 0
+    assert await readiness(lab) == "Unknown"
+
+
+async def test_a_node_that_is_deallocated_while_it_is_labelled(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    await until_ready(lab)
+    patch = lab.objects.patch
+    await patch("nodes", GPU_NODE, {"metadata": {"labels": {node_annotations.GPU_KIND_LABEL: None}}})
+
+    async def deallocate_and_patch(resource: str, name: str, *args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(lab.objects, "patch", patch)
+        await deallocate(lab)
+        return await patch(resource, name, *args, **options)
+
+    monkeypatch.setattr(lab.objects, "patch", deallocate_and_patch)
     assert await lab.agent._nodes[GPU_NODE]._try_to_post_status(0) == 0
     assert await readiness(lab) == "Unknown"
 
