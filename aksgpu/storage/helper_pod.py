@@ -44,8 +44,8 @@ _INTERVAL = 0.1
 """Seconds between two checks of the helper pod."""
 _RETRY_SECONDS = 1.0
 """Seconds before a broken connection is opened again."""
-_POD_ENDED = 400
-"""Status of ``exec`` in a pod that has ended."""
+_BAD_REQUEST = 400
+"""Status of ``exec`` in a pod that has ended, and of requests that no repetition helps."""
 _EXPLAINING = 5.0
 """Seconds that finding the reason for an error may take."""
 _CONTAINER = "helper"
@@ -128,7 +128,8 @@ class HelperPod:
         except (NotFound, Unreachable) as gone:
             raise ConnectionCut(gone.message, hint=gone.hint) from gone
         except KubernetesError as error:
-            if error.http_status is not None and error.http_status < 500 and error.http_status != _POD_ENDED:
+            is_refused = error.http_status is not None and error.http_status < 500
+            if is_refused and not (error.http_status == _BAD_REQUEST and self._has_ended(pod)):
                 raise
             raise ConnectionCut(error.message, hint=error.hint) from error
 
@@ -169,6 +170,11 @@ class HelperPod:
             raise WaitTimeout(
                 f"{late.message}\n{diagnosis[0]}", state=late.state, timeout=late.timeout, hint=diagnosis[1]
             ) from late
+
+    def _has_ended(self, name: str) -> bool:
+        """Return whether a pod has ended or was deleted."""
+        pod = self._aks.kube.find("Pod", name, self._namespace)
+        return pod is None or pod_facts.ended(pod)
 
     def _is_gone(self) -> bool:
         """Return whether the Job was deleted. Kubernetes does so as soon as the helper's program has ended."""

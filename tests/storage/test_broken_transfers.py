@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import fault_proxy as faults
+from support.fault_proxy import FaultProxy
 from support.polling import wait_for
 from support.tcp_relay import relayed
 
 from aksgpu import cluster, errors, storage
 from aksgpu.cluster import Cluster
+from aksgpu.kube import Kube
 
 MEGABYTE = 1_000_000
 HELPERS = "aksgpu.dev/storage=helper"
@@ -113,6 +116,42 @@ def test_an_upload_continues_after_kubernetes_has_deleted_the_helper(
     storage.download(aks, claim, "large", to=tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == (tmp_path / "large").read_bytes()
     relay.stop()
+
+
+def proxied(aks: Cluster, path: Path, proxy: FaultProxy) -> Cluster:
+    """Return the cluster through a proxy."""
+    return Cluster(aks.name, kube=Kube.from_kubeconfig(proxy.kubeconfig(path)))
+
+
+def test_a_connection_that_is_refused_for_good_is_an_error_at_once(aks: Cluster, claim: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with FaultProxy.for_kubeconfig(cluster.kubeconfig(aks)) as proxy:
+        proxy.plan = faults.always(faults.status(400, "Upgrade request required"), path="/exec")
+        with pytest.raises(errors.KubernetesError, match="Upgrade request required") as raised:
+            storage.upload(proxied(aks, tmp_path, proxy), claim, tmp_path / "file")
+        assert raised.value.http_status == 400
+        assert len(proxy.faults) == 1
+
+
+def test_a_connection_to_a_pod_that_has_just_ended_is_repeated(
+    aks: Cluster, claim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    execute = aks.kube.exec
+    refused: list[str] = []
+
+    def execute_after_the_end(pod: str, *args: Any, **options: Any) -> Any:
+        if refused:
+            return execute(pod, *args, **options)
+        refused.append(pod)
+        for job in aks.kube.list("Job", label_selector=HELPERS):
+            aks.kube.delete("Job", job["metadata"]["name"])
+        wait_for(lambda: aks.kube.find("Pod", pod) is None)
+        raise errors.KubernetesError("the pod has ended", status={"code": 400})
+
+    monkeypatch.setattr(aks.kube, "exec", execute_after_the_end)
+    assert storage.upload(aks, claim, tmp_path / "file").bytes == 1
+    assert len(refused) == 1
 
 
 def test_time_runs_out_before_the_helper_pod_runs(aks: Cluster, claim: str, tmp_path: Path) -> None:
