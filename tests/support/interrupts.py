@@ -13,13 +13,21 @@ from support.polling import wait_for
 
 @contextmanager
 def interrupt_when(check: Callable[[], object]) -> Iterator[None]:
-    """Send SIGINT to this process during the block, once the result of ``check`` is true."""
+    """Send SIGINT to this process during the block, once the result of ``check`` is true.
+
+    Nothing is sent after the block, even if the block has failed.
+    """
+    has_ended = threading.Event()
 
     def interrupt() -> None:
-        wait_for(check)
-        os.kill(os.getpid(), signal.SIGINT)
+        wait_for(lambda: has_ended.is_set() or check())
+        if not has_ended.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt, daemon=True)
     thread.start()
-    yield
-    thread.join()
+    try:
+        yield
+    finally:
+        has_ended.set()
+        thread.join()
