@@ -168,6 +168,18 @@ def test_a_save_that_has_not_started_is_waited_for(monkeypatch: pytest.MonkeyPat
     assert loaded == [1]
 
 
+def test_a_save_whose_thread_cannot_be_started_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoThread(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    module = SimpleNamespace(Thread=NoThread, current_thread=threading.current_thread)
+    monkeypatch.setattr(run_store, "threading", module)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        history.save_later(lambda: None)
+    assert history.load() == []
+
+
 def test_a_long_log_keeps_its_beginning_and_its_end() -> None:
     line = "2026-11-29T10:00:00.000000000Z " + "x" * 69 + "\n"
     log = "first\n" + line * 60_000 + "last\n"

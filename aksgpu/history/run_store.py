@@ -171,10 +171,11 @@ def save_later(save: Callable[[], None]) -> None:
                 _saving.discard(threading.current_thread())
 
     thread = threading.Thread(target=run, name="aksgpu-history")
-    # A thread that has not been started cannot be joined.
+    # A thread that has not been started, or cannot be, must not be joined. The lock keeps the thread from ending before
+    # it is added.
     with _saving_lock:
-        _saving.add(thread)
         thread.start()
+        _saving.add(thread)
 
 
 def _wait_for_saves() -> None:
