@@ -54,7 +54,7 @@ from aksgpu.logs import AttemptLogs
 from aksgpu.logs.job_logs import attempts_of, find_same_job, follow_job, job_pods, read_attempts, read_job
 from aksgpu.payload.records import Record
 from aksgpu.storage import Transfer, storage_arguments
-from aksgpu.waiting import Interrupted, Timeout, deadline, wait_until
+from aksgpu.waiting import Interrupted, Timeout, Timer, deadline, wait_until
 
 # Views, metrics and plots are imported inside the methods that need them: they load ipywidgets, pandas and matplotlib.
 if TYPE_CHECKING:
@@ -851,11 +851,12 @@ class Job:
         """Save the run if that is possible within some seconds. The caller's work does not depend on it."""
         if not history.is_enabled():
             return
+        timer = Timer(timeout)
         lock = _save_locks.setdefault(f"{self.namespace}/{self.name}", threading.Lock())
-        if not lock.acquire(timeout=timeout):
+        if not lock.acquire(timeout=timer.left):
             return
         try:
-            with deadline(timeout):
+            with deadline(timer.left):
                 self._save_unless_complete()
         except (KubernetesError, OSError) as failed:
             _logger.info("Job %s was not saved in the history: %s", self.name, failed)
@@ -863,7 +864,11 @@ class Job:
             lock.release()
 
     def _save_unless_complete(self) -> None:
-        """Save the run, unless it was saved after its end, or before a deletion that removes its pods now."""
+        """Save the run, unless this process has saved it completely.
+
+        A run that was saved before is complete if its Job had ended then, or if the Job is being deleted now: its pods
+        may already be gone.
+        """
         metadata = self._object()["metadata"]
         uid = metadata["uid"]
         saved = _saved_runs.get(uid)
