@@ -49,6 +49,8 @@ SIGN_SECONDS = 2.0
 POLL_SECONDS = 0.02
 KEPT_CALLS = 8
 """Ended calls of other clients that are kept. A client whose connection broke gets its outcome later."""
+KEPT_BYTES = 512 * 1024 * 1024
+"""Bytes of their values and output that are kept. The newest of these calls is kept whatever its size."""
 CUT = b"\n[aksgpu] more output than 1 GiB: the rest is in the log of the Job\n"
 
 
@@ -210,20 +212,13 @@ class Server:
             if known is not None:
                 return known
             call = Call(header, body, self._directory / uuid.uuid4().hex)
-            for old in self._forgettable(call.client):
+            for old in forgettable(list(self._calls.values()), call.client):
                 del self._calls[old.id]
                 old.forget()
             self._calls[call.id] = call
             self._queue.append(call)
             self.changed.notify_all()
             return call
-
-    def _forgettable(self, client: str) -> list[Call]:
-        """Return the calls that are not needed when a client sends its next one."""
-        ended = [call for call in self._calls.values() if call.outcome is not None]
-        own = [call for call in ended if call.client == client]
-        others = [call for call in ended if call.client != client]
-        return own + others[: max(len(others) - KEPT_CALLS, 0)]
 
     def find(self, call_id: str) -> Call | None:
         """Return a call by its id."""
@@ -369,6 +364,24 @@ class Server:
     def _failure(self, error: BaseException) -> tuple[dict[str, Any], bytes]:
         error = without_own_frames(error)
         return {"kind": "exception", "text": self.runner.describe(error)}, self.runner.failure_body(error)
+
+
+def forgettable(calls: list[Call], client: str) -> list[Call]:
+    """Return the calls that are forgotten when a client sends its next one.
+
+    Args:
+        calls: all calls that are known, oldest first.
+        client: the client that sends another call.
+    """
+    ended = [call for call in calls if call.outcome is not None]
+    found = [call for call in ended if call.client == client]
+    others = [call for call in reversed(ended) if call.client != client]
+    kept = 0
+    for number, call in enumerate(others):
+        kept += call.size + len(call.result)
+        if number >= KEPT_CALLS or (number > 0 and kept > KEPT_BYTES):
+            found.append(call)
+    return found
 
 
 class Unloadable(Exception):

@@ -25,6 +25,7 @@ from aksgpu import cluster, errors, jobs
 from aksgpu.cluster import Cluster
 from aksgpu.jobs import session_connection, state_explanation
 from aksgpu.jobs.session import Session
+from aksgpu.payload import session_server
 from aksgpu.payload.session_packing import pack_cell
 
 from .limited_user import limited
@@ -524,6 +525,29 @@ def test_calls_of_another_client_leave_an_outcome_that_was_not_received(aks: Clu
     first.close()
     second.close()
     relay.stop()
+
+
+def test_ended_calls_of_other_clients_are_kept_within_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def running(name: str, client: str) -> session_server.Call:
+        call = session_server.Call({"id": name, "client": client}, b"", tmp_path / name)
+        call.forget()  # closes its file
+        return call
+
+    def ended(name: str, client: str, size: int = 1) -> session_server.Call:
+        call = running(name, client)
+        call.outcome = {"kind": "value"}
+        call.result = bytes(size)
+        return call
+
+    def forgotten(calls: list[session_server.Call]) -> set[str]:
+        return {call.id for call in session_server.forgettable(calls, "own")}
+
+    monkeypatch.setattr(session_server, "KEPT_CALLS", 2)
+    monkeypatch.setattr(session_server, "KEPT_BYTES", 10)
+    small = [ended(name, name) for name in "abc"]
+    assert forgotten([ended("mine", "own"), *small, running("runs", "a")]) == {"mine", "a"}
+    assert forgotten([*small, ended("large", "d", 20)]) == {"a", "b", "c"}
+    assert forgotten([ended("large", "d", 20), ended("new", "e")]) == {"large"}
 
 
 @pytest.mark.slow
