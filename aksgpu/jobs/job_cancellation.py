@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aksgpu.common import times
 from aksgpu.errors import KubernetesError, NotFound
 from aksgpu.jobs.executor_manifest import MAIN
 from aksgpu.kube import pod_facts
@@ -16,6 +17,8 @@ _CONTAINER_GONE = (400, 500)
 """Statuses for a container that does not run any more."""
 _ASKING = 30.0
 """Seconds that this command may take."""
+_ENDING = 60.0
+"""Seconds in which a pod should end after its program. A sidecar container that does not end keeps it running."""
 
 
 def stop(aks: HasKube, job: Object, pods: list[Object], asked: set[str]) -> str:
@@ -28,7 +31,7 @@ def stop(aks: HasKube, job: Object, pods: list[Object], asked: set[str]) -> str:
         asked: uids of pods whose program was asked to end. This function adds to it.
     """
     alive = [pod for pod in pods if not pod_facts.ended(pod)]
-    if any("terminated" in pod_facts.container_state(pod, MAIN) for pod in alive):
+    if any(map(_is_ending, alive)):
         # Kubernetes deletes the pods of a suspended Job that have not ended, and their logs with them.
         return "the program has ended, and its pod ends"
     running = [pod for pod in alive if pod_facts.container_runs(pod, MAIN)]
@@ -38,6 +41,15 @@ def stop(aks: HasKube, job: Object, pods: list[Object], asked: set[str]) -> str:
         if pod["metadata"]["uid"] not in asked and _ask(aks, pod):
             asked.add(pod["metadata"]["uid"])
     return "the program was asked to end (SIGTERM)"
+
+
+def _is_ending(pod: Object) -> bool:
+    """Return whether the program of a pod has ended, so that the pod should end soon."""
+    terminated = pod_facts.container_state(pod, MAIN).get("terminated")
+    if terminated is None:
+        return False
+    finished = terminated.get("finishedAt")
+    return finished is None or times.age(finished) < _ENDING
 
 
 def _ask(aks: HasKube, pod: Object) -> bool:

@@ -15,6 +15,7 @@ from support.polling import wait_for
 
 from aksgpu import errors, jobs
 from aksgpu.cluster import Cluster
+from aksgpu.common import times
 from aksgpu.jobs import job_cancellation
 from aksgpu.jobs.executor_manifest import MAIN
 from aksgpu.payload import records
@@ -70,12 +71,26 @@ def test_cancel_stops_the_program_and_keeps_its_log(cpu: jobs.Executor, tmp_path
     assert isinstance(job.exception(TIMEOUT), errors.JobCancelled)
 
 
+def pod_whose_program_ended(finished: str) -> dict[str, Any]:
+    """Return a pod that runs after its program has ended."""
+    states = [{"name": MAIN, "state": {"terminated": {"exitCode": records.STOPPED, "finishedAt": finished}}}]
+    return {"metadata": {"name": "p", "uid": "1"}, "status": {"phase": "Running", "containerStatuses": states}}
+
+
 def test_cancel_waits_for_a_pod_whose_program_has_ended() -> None:
-    """A suspended Job would lose the pod that its sidecar keeps running, and the log."""
-    states = [{"name": MAIN, "state": {"terminated": {"exitCode": records.STOPPED}}}]
-    pod = {"metadata": {"name": "p", "uid": "1"}, "status": {"phase": "Running", "containerStatuses": states}}
+    """The pod of a suspended Job would be deleted, and its log with it."""
     no_requests: Any = SimpleNamespace(kube=None)
+    pod = pod_whose_program_ended(times.now())
     assert "its pod ends" in job_cancellation.stop(no_requests, {"metadata": {"name": "j"}}, [pod], {"1"})
+
+
+def test_cancel_does_not_wait_for_a_sidecar_that_does_not_end() -> None:
+    patches: list[tuple[Any, ...]] = []
+    server: Any = SimpleNamespace(kube=SimpleNamespace(patch=lambda *patch: patches.append(patch)))
+    job = {"metadata": {"name": "j", "namespace": "default"}}
+    job_cancellation.stop(server, job, [pod_whose_program_ended("2026-01-01T00:00:00Z")], {"1"})
+    ((kind, name, patch, _),) = patches
+    assert (kind, name, patch["spec"]) == ("Job", "j", {"suspend": True})
 
 
 def test_cancel_keeps_a_job_without_a_node_from_starting(aks: Cluster) -> None:
