@@ -487,8 +487,8 @@ def _wait(aks: HasKube, daemon: Object, uid: str, timer: Timer, progress: bool |
         gpu_nodes = [node for node in aks.kube.list("Node", pick=read) if node.nvidia]
         nodes = [node for node in gpu_nodes if node.ready]
         status = _observed_status(aks, namespace, name, uid)
-        # The controller deletes pods that do not start before it reports that it has observed a new template. Until
-        # then, a pod that does not start may belong to the template before.
+        # When the controller reports that it has observed a new template, it has deleted the pods that did not start.
+        # Until then, a pod that does not start may belong to the previous template.
         pods = _pods_by_node(aks, daemon)
         with_gpu = {node.name for node in gpu_nodes}
         for name_of_node, pod in pods.items():

@@ -310,7 +310,7 @@ class Session:
             self._raise_ended(job, pods, status)
         self._pulls.observe(pods)
         if status.phase == "Pending" and self._pulls.has_new_failure(pods):
-            # It raises JobFailed, unless the image is being pulled again since.
+            # This raises JobFailed, unless Kubernetes has started to pull the image again.
             with contextlib.suppress(WaitTimeout):
                 self.job.wait(timeout=0, progress=False)
         return job, pods

@@ -39,7 +39,7 @@ class ChannelSocket:
     def set_send_timeout(self, timeout: float) -> None:
         """Set how long :meth:`send` may wait without progress on a TLS connection, in seconds.
 
-        Otherwise the time of the newest :meth:`receive` also applies to a thread that sends.
+        Without it, the time limit of the latest :meth:`receive` also applies to :meth:`send` in another thread.
         """
         if isinstance(self._connection.sock, LockedSocket):
             self._connection.sock.set_send_timeout(timeout)

@@ -84,7 +84,7 @@ class GarbageCollector(Controller):
         return None
 
     async def _read_dependents(self, owner: Object) -> None:
-        """Put an owner's dependents into the caches. One that is missing there would be deleted after its owner."""
+        """Read an owner's dependents into the caches. A dependent that they lack would be deleted after its owner."""
         for kind in _KINDS.values():
             found, _ = await self.cluster.objects.list(kind.plural, owner["metadata"].get("namespace"))
             for obj in found:

@@ -136,7 +136,7 @@ class TaintEvictionController(Controller):
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
         self._nodes = cluster.informer("nodes")
-        # When the taints of each node were first seen, by the key of the taint. A user's taint may have no time.
+        # By node and key, when a taint was first seen. The taint of a user has no ``timeAdded``.
         self._first_seen: dict[str, dict[str, str]] = {}
         self._pods = self.follow("pods", self._evictable_key)
         self._on_node = self._pods.index(lambda pod: pod["spec"].get("nodeName") or "")
@@ -188,7 +188,7 @@ class TaintEvictionController(Controller):
     async def _delete_orphan(self, pod: Object, name: str) -> None:
         """Delete a pod whose node no longer exists. No node agent can end it."""
         with ignoring(404):
-            # In the cache, the deletion of the node is noticed even if the watch misses its creation.
+            # Once the node is in the cache, its deletion is noticed even if the watch has missed its creation.
             self._nodes.update_cache(await self.cluster.objects.get("nodes", name))
         if self._nodes.get(name) is not None:
             return  # The node was missing only from the cache.
@@ -208,7 +208,7 @@ def _toleration_left(pod: Object, taints: list[dict[str, Any]], first_seen: Mapp
     Args:
         pod: the pod.
         taints: the taints.
-        first_seen: when taints were first seen, by their key. It counts for a taint without a time.
+        first_seen: when taints were first seen, by their key. It is used for taints without ``timeAdded``.
     """
     remaining = math.inf
     for taint in taints:

@@ -153,7 +153,7 @@ class ContainerRunner:
         if run is None:
             return None
         found = await run.resume()
-        self._from_before_restart = False  # If this task is cancelled before, end() resumes the run.
+        self._from_before_restart = False  # If the task is cancelled before this line, end() resumes the run.
         if not found:
             return None
         if run.started:

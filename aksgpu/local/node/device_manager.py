@@ -76,7 +76,7 @@ class DeviceManager:
         self._checkpoint = directory.parent / f"devices-{node}.json"
 
     def start(self) -> None:
-        """Restore the devices from before a restart. Their plugins must register again; see :data:`REGISTRATION_SECONDS`."""
+        """Restore the devices from before a restart. Their plugins have half a minute to register again."""
         with contextlib.suppress(FileNotFoundError):
             for resource, names in json.loads(self._checkpoint.read_text()).items():
                 restored = self._get_resource(resource)

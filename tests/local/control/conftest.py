@@ -118,7 +118,7 @@ class ClusterDriver:
     async def wait_for_event(self, reason: str, name: str = "", text: str = "") -> Object:
         """Wait for an event with this reason and this text in its message, and return it.
 
-        A controller may get an object before others that were created earlier. Its first message then says so.
+        A controller may get an object before an earlier one that it refers to. Its first message is then another one.
         """
 
         async def events() -> list[Object]:
