@@ -627,11 +627,15 @@ def end_earlier_process() -> None:
 def has_ended(process: int) -> bool:
     """Return whether a process has ended and its files are closed. Its command line is gone a moment before that.
 
+    Its last thread closes the files, so the end of its first thread, which the state shows, is not enough.
+
     Raises:
         FileNotFoundError: the process does not exist.
     """
-    state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    return state in "ZX"  # a zombie, or dead
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    state = fields[0]
+    threads = int(fields[17])
+    return state in "ZX" and threads <= 1  # a zombie, or dead
 
 
 def kind_of(error: OSError) -> str:

@@ -261,20 +261,23 @@ def test_a_file_that_another_program_writes_is_refused(tmp_path: Path) -> None:
 
 
 HOLDER = """
-import fcntl, sys, time
+import fcntl, sys, threading, time
 file = open(sys.argv[1], "w")
 fcntl.flock(file, fcntl.LOCK_EX)
 content = bytearray(200_000_000)
+for _ in range(int(sys.argv[2])):
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
 print("holds", flush=True)
 time.sleep(600)
 """
 
 
-def test_the_files_of_a_process_that_has_ended_are_closed(tmp_path: Path) -> None:
-    """The command line of a large process is gone some milliseconds before its locks."""
+@pytest.mark.parametrize("threads", [0, 2])
+def test_the_files_of_a_process_that_has_ended_are_closed(tmp_path: Path, threads: int) -> None:
+    """The command line of a large process is gone some milliseconds before its locks, and so is its first thread."""
     for number in range(3):
         path = tmp_path / str(number)
-        command = [sys.executable, "-c", HOLDER, str(path)]
+        command = [sys.executable, "-c", HOLDER, str(path), str(threads)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"holds\n"
