@@ -154,7 +154,11 @@ async def _serve(
     socket = web.WebSocketResponse(protocols=PROTOCOLS, heartbeat=_HEARTBEAT)
     if not socket.can_prepare(request):
         raise bad_request(_NO_SPDY)
-    # The command is connected first, so that a connected client misses no output of it.
+    # A container's own command is connected before the handshake, so that a connected client misses no output. A new
+    # command is started after it: clients limit the time of the handshake, and the start may take longer. `prepare`
+    # does nothing if it was called before.
+    if argv is not None:
+        await socket.prepare(request)
     try:
         command = await start()
     except StatusError as error:
