@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from aksgpu import errors
-from aksgpu.azure.network_rules import network_rule, subnet_rule
+from aksgpu.azure.network_rules import in_use_rule, network_rule, subnet_rule
 from aksgpu.azure.node_setup_rules import node_setup_rule
 from aksgpu.azure.quota_rules import count_limit_rule, quota_code_rule, quota_rule
 from aksgpu.azure.refusal import FORBIDDEN, LOGIN, Refusal, Rule, shell
@@ -469,6 +469,7 @@ RULES: tuple[Rule, ...] = (
     quota_rule,
     count_limit_rule,
     subnet_rule,
+    in_use_rule,
     _disabled_subscription,
     _autoscaler_and_nap,
     _busy,
