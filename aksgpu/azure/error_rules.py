@@ -1,8 +1,8 @@
 """The texts and codes of Azure's refusals, with one rule per failure.
 
 A rule gets one :class:`~aksgpu.azure.refusal.Refusal` and returns the exception for it, without a message, or None if
-the refusal is about something else. Quotas, sizes, networks and the set-up of nodes have modules of their own. The
-other rules are here. Only :mod:`aksgpu.azure.error_parsing` calls the rules: it takes bodies apart and adds the
+the refusal is about something else. Quotas, sizes, networks, pools and the set-up of nodes have modules of their own.
+The other rules are here. Only :mod:`aksgpu.azure.error_parsing` calls the rules: it takes bodies apart and adds the
 message.
 """
 
@@ -13,6 +13,7 @@ import re
 from aksgpu import errors
 from aksgpu.azure.network_rules import in_use_rule, network_rule, subnet_rule
 from aksgpu.azure.node_setup_rules import node_setup_rule
+from aksgpu.azure.pool_rules import argument_of, field_rule, pool_change_rule, version_rule
 from aksgpu.azure.quota_rules import count_limit_rule, quota_code_rule, quota_rule
 from aksgpu.azure.refusal import FORBIDDEN, LOGIN, Refusal, Rule, shell
 from aksgpu.azure.size_rules import allocation_rule, disk_rule, location_rule, size_rule, spot_rule, zone_rule
@@ -373,7 +374,8 @@ def _node_resource_group(refusal: Refusal) -> AzureError | None:
 
 
 _PARAMETER = re.compile(
-    r"parameter ([\w.]{1,100}) is (?:invalid|missing)|^(\S{1,100}) is invalid|property '([\w.]{1,100})' is not allowed",
+    r"parameter ([\w.]{1,100}) is (?:invalid|missing)|^(\S{1,100}) is invalid|property '([\w.]{1,100})' is not allowed"
+    r"|^([\w.]{1,100}) was \d{1,9}\. It must be",
     re.I,
 )
 _FIXED = re.compile(r"Changing property '[\w.]{1,100}' is not allowed", re.I)
@@ -393,7 +395,9 @@ def _invalid_parameter(refusal: Refusal) -> AzureError | None:
         return None
     found = _PARAMETER.search(refusal.message)
     parameter = next((group for group in found.groups() if group), "") if found else ""
-    hint = "Correct the value, then run the cell again."
+    argument = argument_of(parameter)
+    value = f"the value of {argument}" if argument else "the value"
+    hint = f"Correct {value}, then run the cell again."
     if fixed:
         hint = (
             "The field of an existing pool cannot be changed. Add a pool with another name, or delete the pool first: "
@@ -429,7 +433,6 @@ _CODES: dict[str, tuple[type[AzureError], str]] = {
     "RequestDisallowedByAzure": (errors.LocationNotAvailable, "Choose another location."),
     "K8sVersionNotSupported": (errors.VersionNotSupported, _VERSION),
     "AgentPoolK8sVersionNotSupported": (errors.VersionNotSupported, _VERSION),
-    "NodePoolMcVersionIncompatible": (errors.VersionNotSupported, _VERSION),
     "SubscriptionNotFound": (
         errors.AzureNotFound,
         "Check the id of the subscription, and whether your login has access to it."
@@ -472,6 +475,9 @@ RULES: tuple[Rule, ...] = (
     in_use_rule,
     _disabled_subscription,
     _autoscaler_and_nap,
+    version_rule,
+    pool_change_rule,
+    field_rule,
     _busy,
     _stopped,
     _local_accounts,
