@@ -176,6 +176,22 @@ def _missing_role(refusal: Refusal) -> AzureError | None:
     return errors.AzureAuthError("", hint=hint)
 
 
+_LINKED = re.compile(
+    r"current tenant '[^']{0,80}' is not authorized to access linked subscription '(?P<subscription>[^']{0,80})'", re.I
+)
+
+
+def _linked_subscription(refusal: Refusal) -> AzureError | None:
+    found = _LINKED.search(refusal.message)
+    if not found:
+        return None
+    hint = (
+        f"The request names a resource of the subscription {found['subscription']}, to which the login's tenant has no "
+        "access. Pass only ids of the cluster's own subscription, or of one in the same tenant."
+    )
+    return errors.AzureAuthError("", hint=hint + shell("az account list --all --output table"))
+
+
 _SECRET = re.compile(r"AADSTS7000(?:222|215)|client secret (?:keys? )?.{0,40}(?:expired|invalid)", re.I)
 
 
@@ -406,11 +422,25 @@ def _invalid_parameter(refusal: Refusal) -> AzureError | None:
     return errors.InvalidParameter("", hint=hint, parameter=parameter)
 
 
+_WORKSPACE = re.compile(r"Unable to (?:get|retrieve) log analytics workspace", re.I)
+
+
+def _workspace(refusal: Refusal) -> AzureError | None:
+    if not _WORKSPACE.search(refusal.message):
+        return None
+    hint = (
+        "The workspace of the cluster's monitoring was deleted. Turn monitoring off, or create the workspace again "
+        "under the same name."
+    )
+    command = "az aks disable-addons --addons monitoring --resource-group GROUP --name CLUSTER"
+    return errors.AzureNotFound("", hint=hint + shell(command))
+
+
 _DRAIN = re.compile(r"violate the pod's disruption budget|Pod Disruption Budget \(PDB\)", re.I)
 
 
 def _drain(refusal: Refusal) -> AzureError | None:
-    if refusal.code != "PodDrainFailure" and not _DRAIN.search(refusal.message):
+    if refusal.code not in ("PodDrainFailure", "UnsatisfiablePDB") and not _DRAIN.search(refusal.message):
         return None
     hint = (
         "A PodDisruptionBudget keeps pods on a node that is to be drained. Let it allow one disruption, or delete the "
@@ -496,6 +526,7 @@ RULES: tuple[Rule, ...] = (
     _feature,
     _provider,
     _policy,
+    _linked_subscription,
     _missing_role,
     _tenant,
     _service_principal,
@@ -504,6 +535,7 @@ RULES: tuple[Rule, ...] = (
     _locked,
     _last_system_pool,
     _drain,
+    _workspace,
     _changed,
     _node_resource_group,
     _by_code,

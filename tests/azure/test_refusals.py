@@ -95,11 +95,13 @@ def test_every_rule_is_tried() -> None:
         ("BadRequest", "The node pool already exists in the plan, and is not a part of this quota.", "AzureError"),
         ("BadRequest", "Upgrading the subscription from Free Trial to Pay-As-You-Go is not allowed.", "AzureError"),
         ("BadRequest", "The maxPods of the pool is 30.", "AzureError"),
+        ("AllocationFailed", "Allocation failed. The reservations of your capacity are kept.", "AllocationFailed"),
     ],
 )
 def test_a_near_miss_is_not_taken_for_a_refusal_about_pools_or_networks(code: str, message: str, kind: str) -> None:
     error = error_parsing.recognise({"code": code, "message": message}, http_status=400)
     assert type(error) is getattr(errors, kind)
+    assert "reservation update" not in error.hint
 
 
 def test_a_wrong_value_is_named_as_an_argument_of_the_library() -> None:
