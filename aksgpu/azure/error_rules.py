@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from aksgpu import errors
-from aksgpu.azure.network_rules import in_use_rule, network_rule, subnet_rule
+from aksgpu.azure.network_rules import address_rule, in_use_rule, network_rule, subnet_rule
 from aksgpu.azure.node_setup_rules import node_setup_rule
 from aksgpu.azure.pool_rules import argument_of, field_rule, pool_change_rule, version_rule
 from aksgpu.azure.quota_rules import count_limit_rule, quota_code_rule, quota_rule
@@ -84,8 +84,11 @@ def _autoscaler_and_nap(refusal: Refusal) -> AzureError | None:
     return errors.AzureConflict("", hint=hint)
 
 
+_SYSTEM_POOL = re.compile(r"at least one system (?:agent )?pool", re.I)
+
+
 def _last_system_pool(refusal: Refusal) -> AzureError | None:
-    if "at least one system agent pool" not in refusal.message:
+    if not _SYSTEM_POOL.search(refusal.message):
         return None
     hint = "A cluster needs a system pool. Add another one first, or delete the cluster with cluster.delete(aks)."
     return errors.AzureConflict("", hint=hint)
@@ -354,7 +357,7 @@ def _trusted_launch(refusal: Refusal) -> AzureError | None:
     return errors.SizeNotAvailable("", hint=hint + shell(command), vm_size=found["size"])
 
 
-_SECONDS = re.compile(r"(?:retry|try) again in (?P<seconds>\d{1,9}) seconds", re.I)
+_SECONDS = re.compile(r"(?:retry|try) again (?:in|after) '?(?P<seconds>\d{1,9})'? seconds", re.I)
 _MINUTES = re.compile(r"try again after '?(?P<minutes>\d{1,6})'? minutes?", re.I)
 _THROTTLED_CODES = {
     "throttled",
@@ -519,6 +522,7 @@ RULES: tuple[Rule, ...] = (
     size_rule,
     node_setup_rule,
     network_rule,
+    address_rule,
     quota_code_rule,
     _throttled,
     _trusted_launch,

@@ -7,7 +7,7 @@ import re
 from aksgpu.azure.refusal import Refusal, number, shell
 from aksgpu.errors import AzureConflict, AzureError, InvalidParameter, SubnetTooSmall
 
-__all__ = ["in_use_rule", "network_rule", "subnet_rule"]
+__all__ = ["address_rule", "in_use_rule", "network_rule", "subnet_rule"]
 
 _PREALLOCATED = re.compile(
     r"Pre-?allocated IPs (?P<requested>\d{1,9}) exceeds IPs available (?:in Subnet )?(?P<available>\d{1,9})"
@@ -72,7 +72,6 @@ _EXTERNAL = re.compile(r"cannot be used because it contains external resources",
 _NETWORK_STATE = re.compile(
     r"virtualNetworks?/(?P<network>[\w.-]{1,80}) is in (?P<state>\w{1,20}) state|needs to be in Succeeded state", re.I
 )
-_OVERLAP = re.compile(r"service CIDR .{0,100}?overlaps? with|ServiceCidrOverlap|CIDR .{0,60} overlaps", re.I | re.S)
 
 
 def network_rule(refusal: Refusal) -> AzureError | None:
@@ -103,13 +102,37 @@ def network_rule(refusal: Refusal) -> AzureError | None:
             f"is Succeeded.{shell(command)}"
         )
         return AzureConflict("", hint=hint)
-    if code.startswith("servicecidroverlap") or _OVERLAP.search(refusal.message):
+    return None
+
+
+# Ranges and addresses of a cluster
+
+_OVERLAP = re.compile(r"service CIDR .{0,100}?overlaps? with|ServiceCidrOverlap|CIDR .{0,60} overlaps", re.I | re.S)
+_DNS_ADDRESS = re.compile(r"DNS service IP \S{1,60} is out of the range defined by service CIDR", re.I)
+_OUTBOUND_PORTS = re.compile(r"Load balancer profile allocated ports \d{1,9} is not in an allowable range", re.I)
+_SERVICES = (
+    "az aks create --resource-group GROUP --name CLUSTER --service-cidr 172.20.0.0/16 --dns-service-ip 172.20.0.10"
+)
+
+
+def address_rule(refusal: Refusal) -> AzureError | None:
+    """Recognise ranges and addresses of a cluster that do not fit each other or the number of nodes."""
+    text = refusal.message
+    if refusal.code.lower().startswith("servicecidroverlap") or _OVERLAP.search(text):
         hint = "Create the cluster with a range of services that overlaps no subnet of the virtual network."
-        command = (
-            "az aks create --resource-group GROUP --name CLUSTER --service-cidr 172.20.0.0/16 "
-            "--dns-service-ip 172.20.0.10"
+        return InvalidParameter("", hint=hint + shell(_SERVICES), parameter="networkProfile.serviceCidr")
+    if _DNS_ADDRESS.search(text):
+        hint = "Create the cluster with an address for DNS that is in the range of services."
+        return InvalidParameter("", hint=hint + shell(_SERVICES), parameter="networkProfile.dnsServiceIP")
+    if _OUTBOUND_PORTS.search(text):
+        hint = (
+            "The cluster's load balancer has too few ports for so many nodes. Use fewer nodes, a smaller max_count or "
+            "more outbound addresses."
         )
-        return InvalidParameter("", hint=hint + shell(command), parameter="networkProfile.serviceCidr")
+        command = "az aks update --resource-group GROUP --name CLUSTER --load-balancer-managed-outbound-ip-count 2"
+        return InvalidParameter(
+            "", hint=hint + shell(command), parameter="networkProfile.loadBalancerProfile.allocatedOutboundPorts"
+        )
     return None
 
 
@@ -117,7 +140,7 @@ def network_rule(refusal: Refusal) -> AzureError | None:
 
 _IN_USE_CODE = re.compile(
     r"^InUse\w{1,40}CannotBe(?:Deleted|Updated)\w{0,40}$|InUseByVirtualMachineScaleSet$"
-    r"|^PublicIPAddressCannotBeDeleted$",
+    r"|^PublicIPAddressCannotBeDeleted$|^CannotDeleteLoadBalancerWith|^PrivateLinkServiceWith\w{1,60}CannotBeDeleted$",
     re.I,
 )
 _IN_USE = re.compile(
