@@ -1,8 +1,8 @@
 """The texts and codes of Azure's refusals, with one rule per failure.
 
 A rule gets one :class:`~aksgpu.azure.refusal.Refusal` and returns the exception for it, without a message, or None if
-the refusal is about something else. Quotas, sizes, networks and the set-up of nodes have modules of their own. The
-other rules are here. Only :mod:`aksgpu.azure.error_parsing` calls the rules: it takes bodies apart and adds the
+the refusal is about something else. Quotas, sizes, networks, pools and the set-up of nodes have modules of their own.
+The other rules are here. Only :mod:`aksgpu.azure.error_parsing` calls the rules: it takes bodies apart and adds the
 message.
 """
 
@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 
 from aksgpu import errors
-from aksgpu.azure.network_rules import network_rule, subnet_rule
+from aksgpu.azure.network_rules import address_rule, in_use_rule, network_rule, subnet_rule
 from aksgpu.azure.node_setup_rules import node_setup_rule
+from aksgpu.azure.pool_rules import argument_of, field_rule, pool_change_rule, version_rule
 from aksgpu.azure.quota_rules import count_limit_rule, quota_code_rule, quota_rule
 from aksgpu.azure.refusal import FORBIDDEN, LOGIN, Refusal, Rule, shell
 from aksgpu.azure.size_rules import allocation_rule, disk_rule, location_rule, size_rule, spot_rule, zone_rule
@@ -83,8 +84,11 @@ def _autoscaler_and_nap(refusal: Refusal) -> AzureError | None:
     return errors.AzureConflict("", hint=hint)
 
 
+_SYSTEM_POOL = re.compile(r"at least one system (?:agent )?pool", re.I)
+
+
 def _last_system_pool(refusal: Refusal) -> AzureError | None:
-    if "at least one system agent pool" not in refusal.message:
+    if not _SYSTEM_POOL.search(refusal.message):
         return None
     hint = "A cluster needs a system pool. Add another one first, or delete the cluster with cluster.delete(aks)."
     return errors.AzureConflict("", hint=hint)
@@ -173,6 +177,22 @@ def _missing_role(refusal: Refusal) -> AzureError | None:
         + shell(f'az role assignment create --assignee PRINCIPAL --role "{role}" --scope {scope}')
     )
     return errors.AzureAuthError("", hint=hint)
+
+
+_LINKED = re.compile(
+    r"current tenant '[^']{0,80}' is not authorized to access linked subscription '(?P<subscription>[^']{0,80})'", re.I
+)
+
+
+def _linked_subscription(refusal: Refusal) -> AzureError | None:
+    found = _LINKED.search(refusal.message)
+    if not found:
+        return None
+    hint = (
+        f"The request names a resource of the subscription {found['subscription']}, to which the login's tenant has no "
+        "access. Pass only ids of the cluster's own subscription, or of one in the same tenant."
+    )
+    return errors.AzureAuthError("", hint=hint + shell("az account list --all --output table"))
 
 
 _SECRET = re.compile(r"AADSTS7000(?:222|215)|client secret (?:keys? )?.{0,40}(?:expired|invalid)", re.I)
@@ -337,7 +357,7 @@ def _trusted_launch(refusal: Refusal) -> AzureError | None:
     return errors.SizeNotAvailable("", hint=hint + shell(command), vm_size=found["size"])
 
 
-_SECONDS = re.compile(r"(?:retry|try) again in (?P<seconds>\d{1,9}) seconds", re.I)
+_SECONDS = re.compile(r"(?:retry|try) again (?:in|after) '?(?P<seconds>\d{1,9})'? seconds", re.I)
 _MINUTES = re.compile(r"try again after '?(?P<minutes>\d{1,6})'? minutes?", re.I)
 _THROTTLED_CODES = {
     "throttled",
@@ -373,7 +393,8 @@ def _node_resource_group(refusal: Refusal) -> AzureError | None:
 
 
 _PARAMETER = re.compile(
-    r"parameter ([\w.]{1,100}) is (?:invalid|missing)|^(\S{1,100}) is invalid|property '([\w.]{1,100})' is not allowed",
+    r"parameter ([\w.]{1,100}) is (?:invalid|missing)|^(\S{1,100}) is invalid|property '([\w.]{1,100})' is not allowed"
+    r"|^([\w.]{1,100}) was \d{1,9}\. It must be",
     re.I,
 )
 _FIXED = re.compile(r"Changing property '[\w.]{1,100}' is not allowed", re.I)
@@ -393,7 +414,9 @@ def _invalid_parameter(refusal: Refusal) -> AzureError | None:
         return None
     found = _PARAMETER.search(refusal.message)
     parameter = next((group for group in found.groups() if group), "") if found else ""
-    hint = "Correct the value, then run the cell again."
+    argument = argument_of(parameter)
+    value = f"the value of {argument}" if argument else "the value"
+    hint = f"Correct {value}, then run the cell again."
     if fixed:
         hint = (
             "The field of an existing pool cannot be changed. Add a pool with another name, or delete the pool first: "
@@ -402,11 +425,25 @@ def _invalid_parameter(refusal: Refusal) -> AzureError | None:
     return errors.InvalidParameter("", hint=hint, parameter=parameter)
 
 
+_WORKSPACE = re.compile(r"Unable to (?:get|retrieve) log analytics workspace", re.I)
+
+
+def _workspace(refusal: Refusal) -> AzureError | None:
+    if not _WORKSPACE.search(refusal.message):
+        return None
+    hint = (
+        "The workspace of the cluster's monitoring was deleted. Turn monitoring off, or create the workspace again "
+        "under the same name."
+    )
+    command = "az aks disable-addons --addons monitoring --resource-group GROUP --name CLUSTER"
+    return errors.AzureNotFound("", hint=hint + shell(command))
+
+
 _DRAIN = re.compile(r"violate the pod's disruption budget|Pod Disruption Budget \(PDB\)", re.I)
 
 
 def _drain(refusal: Refusal) -> AzureError | None:
-    if refusal.code != "PodDrainFailure" and not _DRAIN.search(refusal.message):
+    if refusal.code not in ("PodDrainFailure", "UnsatisfiablePDB") and not _DRAIN.search(refusal.message):
         return None
     hint = (
         "A PodDisruptionBudget keeps pods on a node that is to be drained. Let it allow one disruption, or delete the "
@@ -429,7 +466,6 @@ _CODES: dict[str, tuple[type[AzureError], str]] = {
     "RequestDisallowedByAzure": (errors.LocationNotAvailable, "Choose another location."),
     "K8sVersionNotSupported": (errors.VersionNotSupported, _VERSION),
     "AgentPoolK8sVersionNotSupported": (errors.VersionNotSupported, _VERSION),
-    "NodePoolMcVersionIncompatible": (errors.VersionNotSupported, _VERSION),
     "SubscriptionNotFound": (
         errors.AzureNotFound,
         "Check the id of the subscription, and whether your login has access to it."
@@ -469,8 +505,12 @@ RULES: tuple[Rule, ...] = (
     quota_rule,
     count_limit_rule,
     subnet_rule,
+    in_use_rule,
     _disabled_subscription,
     _autoscaler_and_nap,
+    version_rule,
+    pool_change_rule,
+    field_rule,
     _busy,
     _stopped,
     _local_accounts,
@@ -482,6 +522,7 @@ RULES: tuple[Rule, ...] = (
     size_rule,
     node_setup_rule,
     network_rule,
+    address_rule,
     quota_code_rule,
     _throttled,
     _trusted_launch,
@@ -489,6 +530,7 @@ RULES: tuple[Rule, ...] = (
     _feature,
     _provider,
     _policy,
+    _linked_subscription,
     _missing_role,
     _tenant,
     _service_principal,
@@ -497,6 +539,7 @@ RULES: tuple[Rule, ...] = (
     _locked,
     _last_system_pool,
     _drain,
+    _workspace,
     _changed,
     _node_resource_group,
     _by_code,

@@ -84,6 +84,8 @@ def node_setup_rule(refusal: Refusal) -> AzureError | None:
     exit_code = by_name
     if found:
         exit_code = int(found["code"] or found["json"] or found["words"])
+    if _DRIVER_EXTENSION.search(text):
+        return NodeBootstrapFailed("", hint=_EXTENSION_HINT, exit_code=exit_code or None)
     return NodeBootstrapFailed("", hint=_hint(exit_code), exit_code=exit_code)
 
 
@@ -125,4 +127,11 @@ def _hint(exit_code: int | None) -> str:
     return f"{meaning} {again} If that fails too, look up exit code {exit_code} at {_TABLE}.{shell(_DELETE)}"
 
 
+_DRIVER_EXTENSION = re.compile(r"extension '(?:NvidiaGpuDriver|AmdGpuDriver)\w{1,20}'", re.I)
+_EXTENSION_HINT = (
+    "The extension that installs the GPU driver failed. AKS installs the driver of its nodes itself, so remove the "
+    'extension from the scale set, or delete the pool and add it again: cluster.delete_pool(aks, "gpunp"), then '
+    'cluster.add_gpu_pool(aks, "gpunp").'
+    + shell("az vmss extension list --resource-group NODE_RESOURCE_GROUP --vmss-name SCALE_SET --output table")
+)
 _DELETE = "az aks nodepool delete --resource-group GROUP --cluster-name CLUSTER --name gpunp"

@@ -135,12 +135,25 @@ _RESOURCES = re.compile(
     r"exceed the quota of '(?P<limit>\d{1,9})' resources of type '(?P<what>[\w./]{1,100})'",
     re.I,
 )
+_CHILDREN = re.compile(r"A load balancer cannot have more than (?P<limit>\d{1,9}) (?P<what>\w{1,60})", re.I)
 _RESOURCE_COUNT = re.compile(r"current resource count is '(?P<used>\d{1,9})'", re.I)
 _COUNT_CODE = re.compile(r"CountLimitReached\b")
 
 
 def count_limit_rule(refusal: Refusal) -> AzureError | None:
     """Recognise a limit on the number of resources, such as public IP addresses."""
+    children = _CHILDREN.search(refusal.message)
+    if children:
+        hint = (
+            "Each Service of type LoadBalancer needs a part of the cluster's load balancer. Delete Services, or ask "
+            f"for more at {QUOTA_PAGE} (provider Microsoft.Network)."
+        )
+        return QuotaExceeded(
+            "",
+            hint=hint + shell("kubectl get services --all-namespaces"),
+            limit=number(children["limit"]),
+            family=children["what"],
+        )
     found = _COUNT.search(refusal.message) or _RESOURCES.search(refusal.message)
     code = _COUNT_CODE.search(refusal.code) or _COUNT_CODE.search(refusal.message)
     if not found and not code:

@@ -45,6 +45,10 @@ _REFUSED = [
     re.compile(rf"provided value '(?P<size>{_SIZE})' for the template parameter '\w{{0,60}}VMSize'", re.I),
     re.compile(rf"value '?(?P<size>{_SIZE})'? provided for the VM size is not valid", re.I),
     re.compile(rf"(?:size|SKU) '?(?P<size>{_SIZE})'? (?:is|was|has been|will be) retired", re.I),
+    re.compile(
+        rf"Virtual Machine size (?P<size>{_SIZE}) is not in the allowed list of VM sizes for accelerated networking",
+        re.I,
+    ),
     re.compile(r"VM SKUs? chosen for agentpool\(s\) .{1,100}? (?:is|are) restricted by AKS", re.I | re.S),
 ]
 _UNAVAILABLE = re.compile(
@@ -61,6 +65,7 @@ _LISTED = re.compile(
 _GENERATION = re.compile(
     rf"selected VM size '(?P<size>{_SIZE})' cannot boot Hypervisor Generation '(?P<generation>[12])'", re.I
 )
+_CONTROLLER = re.compile(rf"VM size '(?P<size>{_SIZE})' cannot boot with OS image or disk", re.I)
 _CODES = {"vmsizenotsupported", "skunotavailable", "vmsizedoesnotexist", "vmsizeretired", "invalidvmsize"}
 _CODES |= {"vmskunotsupported", "vmsizenotavailable", "notavailableforsubscription", "restrictedskus"}
 _SIZE_SIMILARITY = 0.8
@@ -74,6 +79,9 @@ def size_rule(refusal: Refusal) -> AzureError | None:
     generation = _GENERATION.search(refusal.message)
     if generation:
         return _generation_error(generation)
+    controller = _CONTROLLER.search(refusal.message)
+    if controller:
+        return _controller_error(_spelled(controller["size"]))
     unavailable = _UNAVAILABLE.search(refusal.message)
     groups = unavailable.groupdict() if unavailable else _refused(refusal.message)
     if groups is None and refusal.code.lower() not in _CODES:
@@ -123,6 +131,19 @@ def _generation_error(found: re.Match[str]) -> AzureError:
         ),
         vm_size=vm_size,
     )
+
+
+def _controller_error(vm_size: str) -> AzureError:
+    hint = (
+        "The node image has no driver for the disk controller of this size, in most cases NVMe. Choose another image, "
+        f'such as cluster.add_gpu_pool(aks, "gpunp", vm_size={vm_size!r}, os_sku="Ubuntu"), or another size: '
+        f"{size_table('')}."
+    )
+    command = (
+        f"az vm list-skus --location LOCATION --size {vm_size} "
+        "--query \"[].capabilities[?name=='DiskControllerTypes'].value\" --output tsv"
+    )
+    return errors.SizeNotAvailable("", hint=hint + shell(command), vm_size=vm_size)
 
 
 def _size_hint(location: str, alternatives: tuple[str, ...], has_list: bool) -> str:
@@ -241,18 +262,52 @@ def allocation_rule(refusal: Refusal) -> AzureError | None:
     is_zonal = is_zonal or "in this zone" in text.lower()
     return errors.AllocationFailed(
         "",
-        hint=_capacity_hint(vm_size, location, is_zonal, "Ephemeral" in constraints),
+        hint=_reserved_hint(text) or _capacity_hint(vm_size, location, is_zonal, "Ephemeral" in constraints),
         constraints=found,
         vm_size=vm_size,
         location=location,
     )
 
 
-def complete_allocation(error: errors.AllocationFailed, vm_size: str, location: str) -> None:
-    """Add the size and the location of the request to an error about capacity, if Azure's text does not name them."""
+_DEDICATED_HOST = re.compile(r"allocation to the dedicated host failed", re.I)
+_RESERVATION = re.compile(r"\bcapacity reservation\b", re.I)
+_RESERVATION_FULL = (
+    "The capacity reservation group has no free machine of this size and zone, and Azure has no other one at present. "
+    "Reserve more machines, use fewer nodes, or omit capacity_reservation_group and try another size or location."
+    + shell(
+        "az capacity reservation update --resource-group GROUP --capacity-reservation-group RESERVATIONS "
+        "--name RESERVATION --capacity 4"
+    )
+)
+
+
+def _reserved_hint(text: str) -> str:
+    """Return the hint about machines that are set aside for the user; empty if a text is not about them."""
+    if _DEDICATED_HOST.search(text):
+        return (
+            "The dedicated host has no room for the node. Add a dedicated host to the group, use fewer nodes, or add "
+            'the pool without a group: cluster.add_gpu_pool(aks, "gpunp").'
+            + shell("az vm host list --resource-group GROUP --host-group HOSTS --output table")
+        )
+    return _RESERVATION_FULL if _RESERVATION.search(text) else ""
+
+
+def complete_allocation(
+    error: errors.AllocationFailed, vm_size: str, location: str, *, is_reserved: bool = False
+) -> None:
+    """Add what the request asked for to an error about capacity, if Azure's text does not say it.
+
+    Args:
+        error: the error.
+        vm_size: the size of the request.
+        location: the location of the request.
+        is_reserved: whether the request named a capacity reservation group.
+    """
+    old = _capacity_hint(error.vm_size, error.location, **_circumstances(error))
+    if is_reserved and error.hint == old:
+        error.hint = _RESERVATION_FULL
     if error.vm_size and error.location:
         return
-    old = _capacity_hint(error.vm_size, error.location, **_circumstances(error))
     error.vm_size = error.vm_size or vm_size
     error.location = error.location or location
     if error.hint == old:  # other hints, such as that about the price of spot VMs, say more

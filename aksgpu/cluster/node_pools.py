@@ -84,7 +84,8 @@ def add_gpu_pool(aks: Cluster, request: GpuPoolRequest) -> NodePool:
         try:
             existing = target.put(properties, target.adding, partial(target.ready, request))
         except AllocationFailed as refused:
-            complete_allocation(refused, request.vm_size, aks.location)
+            is_reserved = request.capacity_reservation_group is not None
+            complete_allocation(refused, request.vm_size, aks.location, is_reserved=is_reserved)
             raise
     return priced_pool(aks, existing)
 

@@ -38,6 +38,16 @@ def test_an_allocation_fails_and_then_succeeds(aks: cluster.Cluster, laptop: End
     cluster.delete_pool(aks, "scarce")
 
 
+def test_an_allocation_that_fails_in_a_reservation_group_is_explained(aks: cluster.Cluster, laptop: Endpoint) -> None:
+    group = f"{aks.id.partition('/providers/')[0]}/providers/Microsoft.Compute/capacityReservationGroups/mine"
+    local.inject("allocation", home=laptop.home)
+    with pytest.raises(AllocationFailed) as caught:
+        cluster.add_gpu_pool(aks, "reserved", capacity_reservation_group=group)
+    assert caught.value.vm_size == "Standard_NC4as_T4_v3"
+    assert "az capacity reservation update" in caught.value.hint
+    cluster.delete_pool(aks, "reserved")
+
+
 def test_exhausted_quota_is_found_before_a_request_is_sent(aks: cluster.Cluster, laptop: Endpoint) -> None:
     family = "Standard NCASv3_T4 Family"
     local.inject("quota", home=laptop.home, family=family, limit=4)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aksgpu import cluster
-from aksgpu.azure import Azure
+from aksgpu.azure import Azure, pool_rules
 from aksgpu.cluster import leftover_resources, pool_fields
 from aksgpu.cluster.pool_fields import GpuPoolRequest
 from aksgpu.errors import InvalidInput
@@ -45,6 +45,15 @@ ASKED: dict[str, dict[str, Any]] = {
 
 def test_every_property_of_a_pool_is_tried() -> None:
     assert ASKED.keys() == pool_fields._azure_fields().keys(), "ASKED must have one row for each property"
+
+
+def test_an_error_names_the_argument_that_sets_a_property() -> None:
+    fields = pool_fields._azure_fields().items()
+    assert {field.name: argument for argument, field in fields} == pool_rules.ARGUMENTS
+    assert pool_rules.argument_of("agentPoolProfile.spotMaxPrice") == "spot_max_price"
+    assert pool_rules.argument_of("properties.gpuProfile.driver") == "gpu_driver"
+    assert pool_rules.argument_of("count") == ""
+    assert pool_rules.argument_of("agentPoolProfile.name") == ""
 
 
 @pytest.mark.parametrize("argument", ASKED)

@@ -86,6 +86,30 @@ def test_every_rule_is_tried() -> None:
     assert sorted(rule.__name__ for rule in rules) == sorted(rule.__name__ for rule in error_rules.RULES)
 
 
+@pytest.mark.parametrize(
+    ("code", "message", "kind"),
+    [
+        ("BadRequest", "Subnet gpus is in use by the load balancer, and its route table is missing.", "AzureError"),
+        ("InUseIpAddress", "The IP address 10.0.0.4 is in use.", "AzureError"),
+        ("BadRequest", "The node resource group 'MC_a' already exists.", "AzureError"),
+        ("BadRequest", "The node pool already exists in the plan, and is not a part of this quota.", "AzureError"),
+        ("BadRequest", "Upgrading the subscription from Free Trial to Pay-As-You-Go is not allowed.", "AzureError"),
+        ("BadRequest", "The maxPods of the pool is 30.", "AzureError"),
+        ("AllocationFailed", "Allocation failed. The reservations of your capacity are kept.", "AllocationFailed"),
+    ],
+)
+def test_a_near_miss_is_not_taken_for_a_refusal_about_pools_or_networks(code: str, message: str, kind: str) -> None:
+    error = error_parsing.recognise({"code": code, "message": message}, http_status=400)
+    assert type(error) is getattr(errors, kind)
+    assert "reservation update" not in error.hint
+
+
+def test_a_wrong_value_is_named_as_an_argument_of_the_library() -> None:
+    text = "The value of parameter agentPoolProfile.gpuInstanceProfile is invalid. Error details: not for this size."
+    error = error_parsing.recognise({"code": "InvalidParameter", "message": text}, http_status=400)
+    assert "Correct the value of gpu_instance_profile, then" in error.hint
+
+
 def test_every_class_below_azure_error_has_a_text() -> None:
     def below(kind: type[errors.AzureError]) -> set[str]:
         return {kind.__name__}.union(*(below(child) for child in kind.__subclasses__()))
