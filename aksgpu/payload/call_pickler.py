@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from aksgpu.errors import InvalidInput
-from aksgpu.payload.captured import class_body_names, reachable_functions, variables
+from aksgpu.payload.captured import reachable_functions, variables
+from aksgpu.payload.codes import class_body_names, nested_codes
 from aksgpu.payload.modules import is_notebook_open
 
 __all__ = ["Pickled", "pickle_call"]
@@ -169,6 +170,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         reduced = super().reducer_override(obj)
         if isinstance(obj, FunctionType) and reduced is not NotImplemented:
             _add_names_of_class_bodies(obj, reduced)
+            _add_submodules(obj, reduced)
         if isinstance(obj, type) and "__slots__" in vars(obj) and reduced is not NotImplemented:
             _keep_slots(obj, reduced)
         if isinstance(obj, FunctionType | type | BuiltinFunctionType):
@@ -208,6 +210,29 @@ def _add_names_of_class_bodies(function: FunctionType, reduced: Any) -> None:
     for name in class_body_names(function.__code__):
         if name in function.__globals__:
             attributes["__globals__"].setdefault(name, function.__globals__[name])
+
+
+def _add_submodules(function: FunctionType, reduced: Any) -> None:
+    """Add the submodules that functions and classes inside a function use, such as ``xml.dom``.
+
+    cloudpickle finds those that the function itself uses.
+
+    Args:
+        function: the function.
+        reduced: how cloudpickle pickles it by value.
+    """
+    _, attributes = reduced[2]
+    submodules = attributes["_cloudpickle_submodules"]
+    _, *inner = nested_codes(function.__code__)
+    used = [frozenset(code.co_names) for code in inner]
+    packages = [value for _, value in variables(function) if used and isinstance(value, ModuleType)]
+    for package in packages:
+        prefix = f"{package.__name__}."
+        for name, module in list(sys.modules.items()):
+            if name.startswith(prefix) and isinstance(module, ModuleType) and module not in submodules:
+                parts = set(name.removeprefix(prefix).split("."))
+                if any(parts <= names for names in used):
+                    submodules.append(module)
 
 
 def _keep_slots(cls: type, reduced: Any) -> None:

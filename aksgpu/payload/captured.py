@@ -11,10 +11,10 @@ from typing import Any
 
 import cloudpickle
 
+from aksgpu.payload.codes import class_body_names, nested_codes
 from aksgpu.payload.modules import MAIN
 
 __all__ = [
-    "class_body_names",
     "imported_names",
     "is_imported",
     "largest_captured",
@@ -24,8 +24,6 @@ __all__ = [
 
 _GLOBAL_LOADS = ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL")
 """Instructions that name a variable of the module."""
-_CLASS_BODY_LOADS = ("LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
-"""Instructions that look for a name in the class first, and then in the module."""
 
 
 def is_imported(value: Any, modules: Mapping[str, ModuleType]) -> bool:
@@ -89,41 +87,18 @@ def variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
 def _global_names(code: CodeType) -> list[str]:
     """Return the names of variables of the module that a function uses, and functions and classes inside it."""
     found: dict[str, None] = {}
-    for each in _nested(code):
+    for each in nested_codes(code):
         for instruction in dis.get_instructions(each):
             if instruction.opname in _GLOBAL_LOADS:
                 found[instruction.argval] = None
     return list(found | dict.fromkeys(class_body_names(code)))
 
 
-def _nested(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _nested(constant)
-
-
-def class_body_names(code: CodeType) -> list[str]:
-    """Return the names that the bodies of classes inside a function read before they assign them.
-
-    Python looks for such a name in the module, by other instructions than those of functions.
-    """
-    found: dict[str, None] = {}
-    for each in _nested(code):
-        assigned = {"__annotations__", "__name__"}  # which Python sets
-        for instruction in dis.get_instructions(each):
-            if instruction.opname == "STORE_NAME":
-                assigned.add(instruction.argval)
-            elif instruction.opname in _CLASS_BODY_LOADS and instruction.argval not in assigned:
-                found[instruction.argval] = None
-    return list(found)
-
-
 def imported_names(function: object, modules: Mapping[str, ModuleType]) -> list[str]:
     """Return the modules that a function and those that are sent with it import while they run."""
     found: dict[str, None] = {}
     for each in reachable_functions(function, modules):
-        for code in _nested(each.__code__):
+        for code in nested_codes(each.__code__):
             for instruction in dis.get_instructions(code):
                 if instruction.opname == "IMPORT_NAME" and instruction.argval:
                     found[str(instruction.argval)] = None

@@ -24,7 +24,8 @@ from typing import Any, ClassVar, NamedTuple
 import pytest
 
 from aksgpu import errors, jobs
-from aksgpu.payload.captured import class_body_names, imported_names, reachable_functions
+from aksgpu.payload.captured import imported_names, reachable_functions
+from aksgpu.payload.codes import class_body_names
 from aksgpu.payload.modules import find_root, project_modules
 from aksgpu.payload.packing import pack_call
 
@@ -160,6 +161,7 @@ def test_each_kind_of_callable_travels(function: Any, mode: str, tmp_path: Path)
 
 LIMIT = 40
 FACTOR = 3
+LIMIT_OF_SIZE = 5
 
 
 def defines_classes() -> int:
@@ -193,6 +195,32 @@ def test_variables_that_a_class_body_assigns_first_stay_here() -> None:
         return Inner.twice
 
     assert class_body_names(defines_class.__code__) == ["FACTOR"]
+
+
+def test_variables_that_each_way_through_a_class_body_assigns_first_stay_here() -> None:
+    def defines_class(numbers: list[int]) -> int:
+        class Inner:
+            LIMIT = 1
+            found: ClassVar = []
+            for FACTOR in numbers:
+                if FACTOR > LIMIT:
+                    found.append(FACTOR * LIMIT)
+            try:
+                size = len(found)
+            except TypeError:
+                size = LIMIT_OF_SIZE
+            while size > LIMIT:
+                size -= 1
+            with threading.Lock() as HERE:
+                text = str(HERE) + str(LIMIT)
+            rate = LIMIT if numbers else size
+            either = numbers or size or rate
+            last = rate * LIMIT * size
+
+        return Inner.last
+
+    names = set(class_body_names(defines_class.__code__))
+    assert names - {"str", "len", "threading", "ClassVar", "TypeError"} == {"LIMIT_OF_SIZE"}
 
 
 class Slots:
