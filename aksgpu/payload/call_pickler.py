@@ -18,6 +18,7 @@ import cloudpickle
 from aksgpu.errors import InvalidInput
 from aksgpu.payload.captured import reachable_functions, variables
 from aksgpu.payload.codes import class_body_names, nested_codes
+from aksgpu.payload.dispatchers import dispatch_caches
 from aksgpu.payload.modules import is_notebook_open
 
 __all__ = ["Pickled", "pickle_call"]
@@ -102,35 +103,35 @@ def _guilty(
     named = [(f"argument {number + 1}", value) for number, value in enumerate(args)]
     named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
     for name, value in named:
-        if not _can_pickle(value):
+        if not _can_pickle(value, by_value):
             return name, _CREATE_THERE
     for each in reachable_functions(function, by_value):
         user = "the function" if each is function else f"the function {each.__qualname__}"
         for name, value in variables(each):
             if isinstance(value, ModuleType):
-                found = _guilty_variable(value) if by_value.get(value.__name__) is value else ""
+                found = _guilty_variable(value, by_value) if by_value.get(value.__name__) is value else ""
                 if found:
                     advice = (
                         f"Import what you need: from {value.__name__} import NAME. The whole module is not sent then."
                     )
                     return f"the variable {found!r} of the module {value.__name__}, which {user} uses,", advice
-            elif not isinstance(value, FunctionType | type) and not _can_pickle(value):
+            elif not isinstance(value, FunctionType | type) and not _can_pickle(value, by_value):
                 return f"the variable {name!r}, which {user} uses,", _CREATE_THERE
     return "the function", _CREATE_THERE
 
 
-def _guilty_variable(module: ModuleType) -> str:
+def _guilty_variable(module: ModuleType, by_value: Mapping[str, ModuleType]) -> str:
     """Return the name of a variable of a module that cannot be pickled; empty if there is none."""
     for name, value in vars(module).items():
         is_data = name not in _MODULE_FIELDS and not isinstance(value, ModuleType | FunctionType | type)
-        if is_data and not _can_pickle(value):
+        if is_data and not _can_pickle(value, by_value):
             return name
     return ""
 
 
-def _can_pickle(value: object) -> bool:
+def _can_pickle(value: object, by_value: Mapping[str, ModuleType]) -> bool:
     try:
-        cloudpickle.dumps(value)
+        _Pickler(io.BytesIO(), by_value).dump(value)
     except Exception:
         return False
     return True
@@ -149,6 +150,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
     def __init__(self, file: io.BytesIO, by_value: Mapping[str, ModuleType]) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._by_value = by_value
+        self._caches: set[int] = set()
         self.file_names: set[str] = set()
         self.main: dict[str, Any] = {}
         self.values: set[str] = set()
@@ -167,8 +169,14 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         if isinstance(obj, functools._lru_cache_wrapper) and self._is_own(obj):
             self._note_main(obj)
             return functools.lru_cache(**obj.cache_parameters()), (obj.__wrapped__,)
+        if type(obj) is functools.cached_property:
+            # Before Python 3.12, it has a lock.
+            return functools.cached_property, (obj.func,), {"attrname": obj.attrname, "__doc__": obj.__doc__}
+        if id(obj) in self._caches:
+            return type(obj), ()
         reduced = super().reducer_override(obj)
         if isinstance(obj, FunctionType) and reduced is not NotImplemented:
+            self._caches |= dispatch_caches(obj)
             _add_names_of_class_bodies(obj, reduced)
             _add_submodules(obj, reduced)
         if isinstance(obj, type) and "__slots__" in vars(obj) and reduced is not NotImplemented:

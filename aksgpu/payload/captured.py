@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import functools
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 import cloudpickle
 
 from aksgpu.payload.codes import class_body_names, nested_codes
+from aksgpu.payload.dispatchers import implementations
 from aksgpu.payload.modules import MAIN
 
 __all__ = [
@@ -55,6 +57,7 @@ def reachable_functions(function: object, modules: Mapping[str, ModuleType]) -> 
         each = waiting.pop()
         if is_imported(each, modules):
             continue
+        waiting += implementations(each).values()
         each = inspect.unwrap(each)
         each = getattr(each, "__func__", each)
         if hasattr(each, "func") and not isinstance(each, FunctionType):
@@ -68,8 +71,17 @@ def reachable_functions(function: object, modules: Mapping[str, ModuleType]) -> 
 
 def _members(cls: type) -> list[Any]:
     """Return the bases of a class and the values of its attributes."""
-    values = [getattr(value, "fget", value) for value in vars(cls).values()]
+    values = [_function_of(value) for value in vars(cls).values()]
     return [*cls.__bases__, *values]
+
+
+def _function_of(member: Any) -> Any:
+    """Return the function of a property, a cached property or a method with implementations; else the member."""
+    if isinstance(member, functools.cached_property):
+        return member.func
+    if isinstance(member, functools.singledispatchmethod):
+        return member.dispatcher
+    return getattr(member, "fget", member)
 
 
 def variables(function: FunctionType) -> Iterator[tuple[str, Any]]:

@@ -19,6 +19,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, Modul
 from typing import Any, NamedTuple
 
 from aksgpu.errors import InvalidInput
+from aksgpu.payload.dispatchers import implementations
 from aksgpu.payload.module_source import class_definition, function_definition, lambda_definition
 from aksgpu.payload.modules import is_notebook_open
 
@@ -162,6 +163,11 @@ class _Writer:
         else:
             self.by_reference.add(module.__name__)
 
+    def is_own(self, value: object) -> bool:
+        """Return whether an object belongs to ``__main__`` or to a module of the project."""
+        module = getattr(value, "__module__", None)
+        return module == "__main__" or module in self._by_value
+
     def _import_of(self, value: object) -> str | None:
         """Return the statement that imports a function or class by reference; None if none does."""
         module = getattr(value, "__module__", None)
@@ -181,7 +187,15 @@ class _Writer:
         if known is not None:
             return known
         module = getattr(value, "__module__", None) or ""
-        if isinstance(value, BuiltinFunctionType) or not (module == "__main__" or module in self._by_value):
+        if implementations(value) and module == "__main__":
+            raise InvalidInput(
+                f"function {value.__qualname__!r} cannot be sent as source, because functools.singledispatch has made "
+                "it, and other statements register its implementations",
+                hint="Define it in a module of your project, or use an image with the Python of this kernel.",
+            )
+        if implementations(value) and module in self._by_value:
+            self.used_modules.add(module)  # its whole file registers the implementations
+        if isinstance(value, BuiltinFunctionType) or not self.is_own(value):
             return None
         own = sys.modules[module]
         is_top_level = getattr(own, value.__qualname__, None) is value

@@ -12,7 +12,7 @@ import pytest
 
 TESTS = Path(__file__).parent.parent
 IMPORTS = """
-import json, pickle, sys
+import abc, functools, json, pickle, sys, typing, weakref
 import importlib.metadata
 import xml.dom
 from pathlib import Path
@@ -126,3 +126,114 @@ def f():
 def test_what_a_class_body_may_read_travels(case: str, tmp_path: Path) -> None:
     definitions, value = CLASS_BODIES[case]
     assert outcomes(definitions, tmp_path) == [value, value]
+
+
+OBJECTS = {
+    "cached_property": (
+        """
+class Model:
+    "A model."
+
+    width = 2
+
+    @functools.cached_property
+    def size(self):
+        return self.width * 2
+
+model = Model()
+
+def f():
+    return [model.size, Model().size, vars(model)]
+""",
+        [4, 4, {"size": 4}],
+    ),
+    "singledispatchmethod": (
+        """
+class Text:
+    @functools.singledispatchmethod
+    def of(self, value):
+        return "any"
+
+    @of.register
+    def _(self, value: int):
+        return "int"
+
+def f():
+    return [Text().of(1), Text().of("a")]
+""",
+        ["int", "any"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OBJECTS)
+def test_what_the_standard_library_makes_of_a_definition_travels(case: str, tmp_path: Path) -> None:
+    definitions, value = OBJECTS[case]
+    assert outcomes(definitions, tmp_path) == [value, value]
+
+
+AREA = """
+class Square:
+    def __init__(self, side):
+        self.side = side
+
+@functools.singledispatch
+def area(shape):
+    return 0
+
+@area.register
+def _(shape: Square):
+    return shape.side ** 2
+
+@area.register(list)
+def _(shapes):
+    return sum(map(area, shapes))
+
+area([Square(1)])  # its cache is not empty then
+"""
+
+
+def test_implementations_by_class_travel(tmp_path: Path) -> None:
+    function = """
+def f():
+    area.register(str, len)
+    return [area([Square(2), Square(3)]), area("four"), area(1.5)]
+"""
+    pickled, source = outcomes(AREA + function, tmp_path)
+    assert pickled == [13, 4, 0]
+    assert source.startswith("refused: function 'area' cannot be sent as source, because functools.singledispatch")
+    assert "Define it in a module of your project" in source
+
+
+def test_implementations_by_class_of_a_module_of_the_project_travel(tmp_path: Path) -> None:
+    (tmp_path / "shapes.py").write_text("import functools\n" + AREA)
+    program = """
+sys.path.insert(0, {folder!r})
+from jobs_functions import pod_process
+from shapes import Square, area
+
+def pack_here(function, mode):
+    return pod_process.pack_call(function, (), {{}}, root=Path({folder!r}), mode=mode)
+
+pod_process.pack = pack_here
+
+def f():
+    return area([Square(2), Square(3)])
+"""
+    assert outcomes(program.format(folder=str(tmp_path)), tmp_path) == [13, 13]
+
+
+def test_a_dictionary_of_weak_references_is_named(tmp_path: Path) -> None:
+    definitions = """
+class Key:
+    pass
+
+key = Key()
+kept = weakref.WeakKeyDictionary({key: 1})
+
+def f():
+    return kept[key]
+"""
+    pickled, source = outcomes(definitions, tmp_path)
+    assert "the variable 'kept', which the function uses, cannot be pickled" in pickled
+    assert "'kept' cannot be sent as source" in source

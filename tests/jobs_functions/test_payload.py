@@ -9,12 +9,14 @@ import json
 import logging
 import math
 import multiprocessing
+import numbers
 import os
 import pickle
 import subprocess
 import sys
 import textwrap
 import threading
+from abc import ABC
 from collections.abc import Iterator
 from logging import info
 from pathlib import Path
@@ -353,6 +355,46 @@ def uses_scaled() -> int:
     return scaled()
 
 
+@functools.singledispatch
+def kind_of(_: object) -> str:
+    import colorsys
+
+    return colorsys.__name__
+
+
+@kind_of.register
+def _(_: numbers.Number) -> str:
+    import fractions
+
+    return fractions.__name__
+
+
+class Cached:
+    """A class with a value that is computed once."""
+
+    @functools.cached_property
+    def value(self) -> int:
+        return 1
+
+
+@functools.cached_property
+def cached_two(_: object) -> int:
+    return 2
+
+
+def uses_kind() -> str:
+    return kind_of(Cached().value)
+
+
+def test_implementations_by_class_are_part_of_a_call() -> None:
+    assert set(imported_names(uses_kind, project_modules(HERE))) == {"colorsys", "fractions"}
+    before = pack(uses_kind).fingerprint
+    kind_of(1)  # its cache changes, and so does the number of registrations in this process
+    type("New", (ABC,), {}).register(int)
+    kind_of(2)
+    assert pack(uses_kind).fingerprint == before
+
+
 def fingerprints(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str, str]]:
     """Yield a change's name, and the fingerprints of a call before and after it."""
     for kind, one, other in (
@@ -371,6 +413,11 @@ def fingerprints(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str, st
         with monkeypatch.context() as patch:
             patch.setattr(with_default, field, value)
             yield field, before, pack(with_default).fingerprint
+    for owner, field, value in ((kind_of, "registry", {**kind_of.registry, int: str}), (Cached, "value", cached_two)):
+        before = pack(uses_kind).fingerprint
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, field, value)
+            yield field, before, pack(uses_kind).fingerprint
     for name, member in (("first", 2), ("second", property(lambda self: 3)), ("sum", lambda self: 4)):
         before = pack(uses_class).fingerprint
         with monkeypatch.context() as patch:
