@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NewType, ParamSpec, TypeVarTuple
 
 import cloudpickle
 
@@ -20,6 +20,7 @@ from aksgpu.payload.captured import reachable_functions, variables
 from aksgpu.payload.codes import class_body_names, nested_codes
 from aksgpu.payload.dispatchers import dispatch_caches
 from aksgpu.payload.modules import is_notebook_open
+from aksgpu.payload.type_names import reduce_type_name
 
 __all__ = ["Pickled", "pickle_call"]
 
@@ -174,6 +175,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
             return functools.cached_property, (obj.func,), {"attrname": obj.attrname, "__doc__": obj.__doc__}
         if id(obj) in self._caches:
             return type(obj), ()
+        if isinstance(obj, ParamSpec | TypeVarTuple | NewType) and self._is_own(obj):
+            return reduce_type_name(obj)
         reduced = super().reducer_override(obj)
         if isinstance(obj, FunctionType) and reduced is not NotImplemented:
             self._caches |= dispatch_caches(obj)

@@ -147,6 +147,68 @@ def f():
 """,
         [4, 4, {"size": 4}],
     ),
+    "TypeVar": (
+        """
+T = typing.TypeVar("T", bound="Base")
+S = typing.TypeVar("S", int, str)
+
+class Base:
+    def same(self: T) -> T:
+        return self
+
+class Box(typing.Generic[S]):
+    def __init__(self, value: S) -> None:
+        self.value = value
+
+IntBox = Box[int]
+
+def f():
+    return [IntBox(3).value, Box[str]("a").value, type(Base().same()).__name__, len(S.__constraints__)]
+""",
+        [3, "a", "Base", 2],
+    ),
+    "ParamSpec": (
+        """
+P = typing.ParamSpec("P")
+
+def plain(function: typing.Callable[P, int]) -> typing.Callable[P, int]:
+    return function
+
+@plain
+def one():
+    return 1
+
+def f():
+    return [one(), P.__name__]
+""",
+        [1, "P"],
+    ),
+    "NewType": (
+        """
+UserId = typing.NewType("UserId", int)
+
+def f():
+    return [UserId(3), UserId.__name__]
+""",
+        [3, "UserId"],
+    ),
+    "registered classes": (
+        """
+class Base(abc.ABC):
+    @abc.abstractmethod
+    def go(self): ...
+
+@Base.register
+class Virtual:
+    pass
+
+Base.register(complex)
+
+def f():
+    return [isinstance(Virtual(), Base), isinstance(1j, Base), isinstance(1, Base)]
+""",
+        [True, True, False],
+    ),
     "singledispatchmethod": (
         """
 class Text:
