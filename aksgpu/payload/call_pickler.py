@@ -10,13 +10,13 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
 from typing import Any, NamedTuple, NewType, ParamSpec, TypeVarTuple
 
 import cloudpickle
 
 from aksgpu.errors import InvalidInput
-from aksgpu.payload.captured import reachable_functions, variables
+from aksgpu.payload.captured import reachable, variables
 from aksgpu.payload.codes import class_body_names, nested_codes
 from aksgpu.payload.dispatchers import dispatch_caches
 from aksgpu.payload.modules import is_notebook_open
@@ -30,6 +30,21 @@ _MODULE_FIELDS = ("__builtins__", "__cached__", "__loader__", "__spec__")
 """Attributes of a module that its import sets, and that other processes cannot use."""
 _CREATE_THERE = "Create the object inside the function, or pass what it is made from."
 """What helps if an object cannot be pickled."""
+_SET_THERE = "Set the attribute inside the function, or in __init__ of objects that the function creates."
+"""What helps if an attribute of a class cannot be pickled."""
+_MEMBERS = (
+    FunctionType,
+    type,
+    classmethod,
+    staticmethod,
+    property,
+    functools.cached_property,
+    functools.partialmethod,
+    functools.singledispatchmethod,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+)
+"""What classes hold besides data. Its functions are looked at by themselves."""
 _REGISTRY_LOCK = threading.RLock()
 """cloudpickle has one registry of modules for the whole process."""
 
@@ -106,7 +121,17 @@ def _guilty(
     for name, value in named:
         if not _can_pickle(value, by_value):
             return name, _CREATE_THERE
-    for each in reachable_functions(function, by_value):
+    sent = reachable(function, by_value)
+    for cls in sent:
+        found = _guilty_attribute(cls, by_value) if isinstance(cls, type) else ""
+        if found:
+            return (
+                f"the attribute {found!r} of the class {cls.__qualname__}, which is sent with the function,",
+                _SET_THERE,
+            )
+    for each in sent:
+        if not isinstance(each, FunctionType):
+            continue
         user = "the function" if each is function else f"the function {each.__qualname__}"
         for name, value in variables(each):
             if isinstance(value, ModuleType):
@@ -119,6 +144,16 @@ def _guilty(
             elif not isinstance(value, FunctionType | type) and not _can_pickle(value, by_value):
                 return f"the variable {name!r}, which {user} uses,", _CREATE_THERE
     return "the function", _CREATE_THERE
+
+
+def _guilty_attribute(cls: type, by_value: Mapping[str, ModuleType]) -> str:
+    """Return the name of an attribute of a class that cannot be pickled; empty if there is none."""
+    for name, value in vars(cls).items():
+        is_machinery = name.startswith("__") or name == "_abc_impl"
+        is_method = isinstance(value, _MEMBERS) or hasattr(value, "__wrapped__")
+        if not is_machinery and not is_method and type(value) is not cls and not _can_pickle(value, by_value):
+            return name
+    return ""
 
 
 def _guilty_variable(module: ModuleType, by_value: Mapping[str, ModuleType]) -> str:

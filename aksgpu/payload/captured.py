@@ -20,6 +20,7 @@ __all__ = [
     "imported_names",
     "is_imported",
     "largest_captured",
+    "reachable",
     "reachable_functions",
     "variables",
 ]
@@ -51,6 +52,16 @@ def reachable_functions(function: object, modules: Mapping[str, ModuleType]) -> 
         function: the function, or another callable.
         modules: the modules that are sent by value, besides ``__main__``.
     """
+    return [each for each in reachable(function, modules) if isinstance(each, FunctionType)]
+
+
+def reachable(function: object, modules: Mapping[str, ModuleType]) -> list[Any]:
+    """Return a function, and the functions and classes that it refers to, except those that the pod imports.
+
+    Args:
+        function: the function, or another callable.
+        modules: the modules that are sent by value, besides ``__main__``.
+    """
     found: dict[int, Any] = {}
     waiting: list[Any] = [function]
     while waiting:
@@ -66,7 +77,7 @@ def reachable_functions(function: object, modules: Mapping[str, ModuleType]) -> 
             continue
         found[id(each)] = each
         waiting += _members(each) if isinstance(each, type) else [value for _, value in variables(each)]
-    return [each for each in found.values() if isinstance(each, FunctionType)]
+    return list(found.values())
 
 
 def _members(cls: type) -> list[Any]:

@@ -12,7 +12,7 @@ import pytest
 
 TESTS = Path(__file__).parent.parent
 IMPORTS = """
-import abc, functools, json, pickle, sys, typing, weakref
+import abc, functools, json, pickle, sys, threading, typing, weakref
 import importlib.metadata
 import xml.dom
 from pathlib import Path
@@ -283,6 +283,29 @@ def f():
     return area([Square(2), Square(3)])
 """
     assert outcomes(program.format(folder=str(tmp_path)), tmp_path) == [13, 13]
+
+
+def test_an_attribute_of_a_class_that_cannot_be_pickled_is_named(tmp_path: Path) -> None:
+    definitions = """
+class Store(abc.ABC):
+    instance = None
+
+    @functools.cache
+    def size(self):
+        return len(vars(Store))
+
+    lock = threading.Lock()
+
+Store.instance = Store()
+
+def f():
+    with Store.lock:
+        return 1
+"""
+    pickled, source = outcomes(definitions, tmp_path)
+    assert "the attribute 'lock' of the class Store, which is sent with the function, cannot be pickled" in pickled
+    assert "Set the attribute inside the function" in pickled
+    assert source == 1
 
 
 def test_a_dictionary_of_weak_references_is_named(tmp_path: Path) -> None:
