@@ -10,14 +10,17 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
-from typing import Any, NamedTuple
+from types import BuiltinFunctionType, CodeType, FunctionType, GetSetDescriptorType, MemberDescriptorType, ModuleType
+from typing import Any, NamedTuple, NewType, ParamSpec, TypeVarTuple
 
 import cloudpickle
 
 from aksgpu.errors import InvalidInput
-from aksgpu.payload.captured import class_body_names, reachable_functions, variables
+from aksgpu.payload.captured import reachable, variables
+from aksgpu.payload.codes import class_body_names, nested_codes
+from aksgpu.payload.dispatchers import dispatch_caches
 from aksgpu.payload.modules import is_notebook_open
+from aksgpu.payload.type_names import reduce_type_name
 
 __all__ = ["Pickled", "pickle_call"]
 
@@ -27,6 +30,21 @@ _MODULE_FIELDS = ("__builtins__", "__cached__", "__loader__", "__spec__")
 """Attributes of a module that its import sets, and that other processes cannot use."""
 _CREATE_THERE = "Create the object inside the function, or pass what it is made from."
 """What helps if an object cannot be pickled."""
+_SET_THERE = "Set the attribute inside the function, or in __init__ of objects that the function creates."
+"""What helps if an attribute of a class cannot be pickled."""
+_MEMBERS = (
+    FunctionType,
+    type,
+    classmethod,
+    staticmethod,
+    property,
+    functools.cached_property,
+    functools.partialmethod,
+    functools.singledispatchmethod,
+    GetSetDescriptorType,
+    MemberDescriptorType,
+)
+"""What classes hold besides data. Its functions are looked at by themselves."""
 _REGISTRY_LOCK = threading.RLock()
 """cloudpickle has one registry of modules for the whole process."""
 
@@ -101,35 +119,55 @@ def _guilty(
     named = [(f"argument {number + 1}", value) for number, value in enumerate(args)]
     named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
     for name, value in named:
-        if not _can_pickle(value):
+        if not _can_pickle(value, by_value):
             return name, _CREATE_THERE
-    for each in reachable_functions(function, by_value):
+    sent = reachable(function, by_value)
+    for cls in sent:
+        found = _guilty_attribute(cls, by_value) if isinstance(cls, type) else ""
+        if found:
+            return (
+                f"the attribute {found!r} of the class {cls.__qualname__}, which is sent with the function,",
+                _SET_THERE,
+            )
+    for each in sent:
+        if not isinstance(each, FunctionType):
+            continue
         user = "the function" if each is function else f"the function {each.__qualname__}"
         for name, value in variables(each):
             if isinstance(value, ModuleType):
-                found = _guilty_variable(value) if by_value.get(value.__name__) is value else ""
+                found = _guilty_variable(value, by_value) if by_value.get(value.__name__) is value else ""
                 if found:
                     advice = (
                         f"Import what you need: from {value.__name__} import NAME. The whole module is not sent then."
                     )
                     return f"the variable {found!r} of the module {value.__name__}, which {user} uses,", advice
-            elif not isinstance(value, FunctionType | type) and not _can_pickle(value):
+            elif not isinstance(value, FunctionType | type) and not _can_pickle(value, by_value):
                 return f"the variable {name!r}, which {user} uses,", _CREATE_THERE
     return "the function", _CREATE_THERE
 
 
-def _guilty_variable(module: ModuleType) -> str:
-    """Return the name of a variable of a module that cannot be pickled; empty if there is none."""
-    for name, value in vars(module).items():
-        is_data = name not in _MODULE_FIELDS and not isinstance(value, ModuleType | FunctionType | type)
-        if is_data and not _can_pickle(value):
+def _guilty_attribute(cls: type, by_value: Mapping[str, ModuleType]) -> str:
+    """Return the name of an attribute of a class that cannot be pickled; empty if there is none."""
+    for name, value in vars(cls).items():
+        is_machinery = name.startswith("__") or name == "_abc_impl"
+        is_method = isinstance(value, _MEMBERS) or hasattr(value, "__wrapped__")
+        if not is_machinery and not is_method and type(value) is not cls and not _can_pickle(value, by_value):
             return name
     return ""
 
 
-def _can_pickle(value: object) -> bool:
+def _guilty_variable(module: ModuleType, by_value: Mapping[str, ModuleType]) -> str:
+    """Return the name of a variable of a module that cannot be pickled; empty if there is none."""
+    for name, value in vars(module).items():
+        is_data = name not in _MODULE_FIELDS and not isinstance(value, ModuleType | FunctionType | type)
+        if is_data and not _can_pickle(value, by_value):
+            return name
+    return ""
+
+
+def _can_pickle(value: object, by_value: Mapping[str, ModuleType]) -> bool:
     try:
-        cloudpickle.dumps(value)
+        _Pickler(io.BytesIO(), by_value).dump(value)
     except Exception:
         return False
     return True
@@ -148,6 +186,7 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
     def __init__(self, file: io.BytesIO, by_value: Mapping[str, ModuleType]) -> None:
         super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
         self._by_value = by_value
+        self._caches: set[int] = set()
         self.file_names: set[str] = set()
         self.main: dict[str, Any] = {}
         self.values: set[str] = set()
@@ -166,9 +205,18 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no
         if isinstance(obj, functools._lru_cache_wrapper) and self._is_own(obj):
             self._note_main(obj)
             return functools.lru_cache(**obj.cache_parameters()), (obj.__wrapped__,)
+        if type(obj) is functools.cached_property:
+            # Before Python 3.12, it has a lock.
+            return functools.cached_property, (obj.func,), {"attrname": obj.attrname, "__doc__": obj.__doc__}
+        if id(obj) in self._caches:
+            return type(obj), ()
+        if isinstance(obj, ParamSpec | TypeVarTuple | NewType) and self._is_own(obj):
+            return reduce_type_name(obj)
         reduced = super().reducer_override(obj)
         if isinstance(obj, FunctionType) and reduced is not NotImplemented:
+            self._caches |= dispatch_caches(obj)
             _add_names_of_class_bodies(obj, reduced)
+            _add_submodules(obj, reduced)
         if isinstance(obj, type) and "__slots__" in vars(obj) and reduced is not NotImplemented:
             _keep_slots(obj, reduced)
         if isinstance(obj, FunctionType | type | BuiltinFunctionType):
@@ -208,6 +256,29 @@ def _add_names_of_class_bodies(function: FunctionType, reduced: Any) -> None:
     for name in class_body_names(function.__code__):
         if name in function.__globals__:
             attributes["__globals__"].setdefault(name, function.__globals__[name])
+
+
+def _add_submodules(function: FunctionType, reduced: Any) -> None:
+    """Add the submodules that functions and classes inside a function use, such as ``xml.dom``.
+
+    cloudpickle finds those that the function itself uses.
+
+    Args:
+        function: the function.
+        reduced: how cloudpickle pickles it by value.
+    """
+    _, attributes = reduced[2]
+    submodules = attributes["_cloudpickle_submodules"]
+    _, *inner = nested_codes(function.__code__)
+    used = [frozenset(code.co_names) for code in inner]
+    packages = [value for _, value in variables(function) if used and isinstance(value, ModuleType)]
+    for package in packages:
+        prefix = f"{package.__name__}."
+        for name, module in list(sys.modules.items()):
+            if name.startswith(prefix) and isinstance(module, ModuleType) and module not in submodules:
+                parts = set(name.removeprefix(prefix).split("."))
+                if any(parts <= names for names in used):
+                    submodules.append(module)
 
 
 def _keep_slots(cls: type, reduced: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import functools
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,21 +12,21 @@ from typing import Any
 
 import cloudpickle
 
+from aksgpu.payload.codes import class_body_names, nested_codes
+from aksgpu.payload.dispatchers import implementations
 from aksgpu.payload.modules import MAIN
 
 __all__ = [
-    "class_body_names",
     "imported_names",
     "is_imported",
     "largest_captured",
+    "reachable",
     "reachable_functions",
     "variables",
 ]
 
 _GLOBAL_LOADS = ("LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL")
 """Instructions that name a variable of the module."""
-_CLASS_BODY_LOADS = ("LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
-"""Instructions that look for a name in the class first, and then in the module."""
 
 
 def is_imported(value: Any, modules: Mapping[str, ModuleType]) -> bool:
@@ -51,12 +52,23 @@ def reachable_functions(function: object, modules: Mapping[str, ModuleType]) -> 
         function: the function, or another callable.
         modules: the modules that are sent by value, besides ``__main__``.
     """
+    return [each for each in reachable(function, modules) if isinstance(each, FunctionType)]
+
+
+def reachable(function: object, modules: Mapping[str, ModuleType]) -> list[Any]:
+    """Return a function, and the functions and classes that it refers to, except those that the pod imports.
+
+    Args:
+        function: the function, or another callable.
+        modules: the modules that are sent by value, besides ``__main__``.
+    """
     found: dict[int, Any] = {}
     waiting: list[Any] = [function]
     while waiting:
         each = waiting.pop()
         if is_imported(each, modules):
             continue
+        waiting += implementations(each).values()
         each = inspect.unwrap(each)
         each = getattr(each, "__func__", each)
         if hasattr(each, "func") and not isinstance(each, FunctionType):
@@ -65,13 +77,22 @@ def reachable_functions(function: object, modules: Mapping[str, ModuleType]) -> 
             continue
         found[id(each)] = each
         waiting += _members(each) if isinstance(each, type) else [value for _, value in variables(each)]
-    return [each for each in found.values() if isinstance(each, FunctionType)]
+    return list(found.values())
 
 
 def _members(cls: type) -> list[Any]:
     """Return the bases of a class and the values of its attributes."""
-    values = [getattr(value, "fget", value) for value in vars(cls).values()]
+    values = [_function_of(value) for value in vars(cls).values()]
     return [*cls.__bases__, *values]
+
+
+def _function_of(member: Any) -> Any:
+    """Return the function of a property, a cached property or a method with implementations; else the member."""
+    if isinstance(member, functools.cached_property):
+        return member.func
+    if isinstance(member, functools.singledispatchmethod):
+        return member.dispatcher
+    return getattr(member, "fget", member)
 
 
 def variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
@@ -89,41 +110,18 @@ def variables(function: FunctionType) -> Iterator[tuple[str, Any]]:
 def _global_names(code: CodeType) -> list[str]:
     """Return the names of variables of the module that a function uses, and functions and classes inside it."""
     found: dict[str, None] = {}
-    for each in _nested(code):
+    for each in nested_codes(code):
         for instruction in dis.get_instructions(each):
             if instruction.opname in _GLOBAL_LOADS:
                 found[instruction.argval] = None
     return list(found | dict.fromkeys(class_body_names(code)))
 
 
-def _nested(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _nested(constant)
-
-
-def class_body_names(code: CodeType) -> list[str]:
-    """Return the names that the bodies of classes inside a function read before they assign them.
-
-    Python looks for such a name in the module, by other instructions than those of functions.
-    """
-    found: dict[str, None] = {}
-    for each in _nested(code):
-        assigned = {"__annotations__", "__name__"}  # which Python sets
-        for instruction in dis.get_instructions(each):
-            if instruction.opname == "STORE_NAME":
-                assigned.add(instruction.argval)
-            elif instruction.opname in _CLASS_BODY_LOADS and instruction.argval not in assigned:
-                found[instruction.argval] = None
-    return list(found)
-
-
 def imported_names(function: object, modules: Mapping[str, ModuleType]) -> list[str]:
     """Return the modules that a function and those that are sent with it import while they run."""
     found: dict[str, None] = {}
     for each in reachable_functions(function, modules):
-        for code in _nested(each.__code__):
+        for code in nested_codes(each.__code__):
             for instruction in dis.get_instructions(code):
                 if instruction.opname == "IMPORT_NAME" and instruction.argval:
                     found[str(instruction.argval)] = None

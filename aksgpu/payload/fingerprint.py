@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import pickle
@@ -10,6 +11,7 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from aksgpu.payload.captured import is_imported, variables
+from aksgpu.payload.dispatchers import implementations
 
 __all__ = ["fingerprint"]
 
@@ -143,6 +145,11 @@ class _Pickler(pickle.Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         """Return how an object is pickled."""
+        found = implementations(obj)
+        if found and not is_imported(obj, self._modules):
+            return tuple, (list(found.items()),)  # its other variables are caches
+        if isinstance(obj, functools.cached_property):
+            return tuple, ([obj.func],)
         if isinstance(obj, FunctionType | type):
             number = self._number(obj)
             return NotImplemented if number is None else (int, (number,))

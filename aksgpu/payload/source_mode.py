@@ -7,6 +7,7 @@ in the pod.
 
 from __future__ import annotations
 
+import abc
 import base64
 import importlib
 import io
@@ -19,8 +20,10 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, Modul
 from typing import Any, NamedTuple
 
 from aksgpu.errors import InvalidInput
+from aksgpu.payload.dispatchers import implementations
 from aksgpu.payload.module_source import class_definition, function_definition, lambda_definition
 from aksgpu.payload.modules import is_notebook_open
+from aksgpu.payload.type_names import TypeName, reduce_type_name
 
 __all__ = ["SourceCall", "express"]
 
@@ -28,6 +31,8 @@ PROTOCOL = 4
 """Protocol of the pickles of data, which each supported Python reads."""
 _PRIVATE_MODULE = "_aksgpu_source_{}"
 """Name of a module of one function that has variables of an enclosing function, or no name of its own."""
+_REGISTRATIONS = "_aksgpu_registrations"
+"""Name of a module of statements that register classes."""
 _HINT = "Use an image with the Python of this kernel, or move the object into the function."
 
 
@@ -71,6 +76,7 @@ def express(
     while True:
         writer = _Writer(by_value, whole)
         call = writer.pickled((function, args, dict(kwargs)), "an argument")
+        writer.register_classes()
         used = _with_imported(writer.used_modules, by_value)
         if used <= whole:
             break
@@ -106,6 +112,7 @@ class _Writer:
         self._whole = whole
         self._places: dict[int, _Place] = {}
         self._kept: list[object] = []  # so that ids stay valid
+        self._abstract: list[abc.ABCMeta] = []
         self._seen: set[tuple[str, str]] = set()
         self.modules: set[str] = set()
         self.imports: list[tuple[str, str]] = []
@@ -162,6 +169,11 @@ class _Writer:
         else:
             self.by_reference.add(module.__name__)
 
+    def is_own(self, value: object) -> bool:
+        """Return whether an object belongs to ``__main__`` or to a module of the project."""
+        module = getattr(value, "__module__", None)
+        return module == "__main__" or module in self._by_value
+
     def _import_of(self, value: object) -> str | None:
         """Return the statement that imports a function or class by reference; None if none does."""
         module = getattr(value, "__module__", None)
@@ -181,7 +193,15 @@ class _Writer:
         if known is not None:
             return known
         module = getattr(value, "__module__", None) or ""
-        if isinstance(value, BuiltinFunctionType) or not (module == "__main__" or module in self._by_value):
+        if implementations(value) and module == "__main__":
+            raise InvalidInput(
+                f"function {value.__qualname__!r} cannot be sent as source, because functools.singledispatch has made "
+                "it, and other statements register its implementations",
+                hint="Define it in a module of your project, or use an image with the Python of this kernel.",
+            )
+        if implementations(value) and module in self._by_value:
+            self.used_modules.add(module)  # its whole file registers the implementations
+        if isinstance(value, BuiltinFunctionType) or not self.is_own(value):
             return None
         own = sys.modules[module]
         is_top_level = getattr(own, value.__qualname__, None) is value
@@ -201,7 +221,21 @@ class _Writer:
         self.modules.add(module)
         definition = class_definition(value) if isinstance(value, type) else function_definition(value)
         self._add_definition(module, definition, vars(own))
+        if isinstance(value, abc.ABCMeta):
+            self._abstract.append(value)
         return place
+
+    def register_classes(self) -> None:
+        """Register the classes that count as subclasses of the abstract classes, as ``Base.register(complex)`` does."""
+        number = 0
+        for base in self._abstract:  # the loop adds to it
+            for cls in _registered(base):
+                number += 1
+                self.add_name(_REGISTRATIONS, f"base_{number}", base)
+                self.add_name(_REGISTRATIONS, f"class_{number}", cls)
+                text = f"base_{number}.register(class_{number})\n"
+                entry = {"module": _REGISTRATIONS, "text": text, "file": "<registrations>", "line": 1, "flags": 0}
+                self.definitions.append(entry)
 
     def _define_private(self, function: FunctionType) -> _Place:
         """Define a function that is not at the top level, in a module of its own."""
@@ -261,6 +295,19 @@ class _Writer:
                     self.imports.append(statement)
 
 
+def _registered(base: abc.ABCMeta) -> list[type]:
+    """Return the classes that are registered with an abstract class and that have a name in their module."""
+    references, *_ = abc._get_dump(base)  # type: ignore[attr-defined]  # nothing public lists them
+    classes: list[Any] = [reference() for reference in references]
+    found = [cls for cls in classes if isinstance(cls, type) and _is_named(cls)]
+    return sorted(found, key=lambda cls: (cls.__module__, cls.__qualname__))
+
+
+def _is_named(cls: type) -> bool:
+    """Return whether a class is a variable of its module. One that was replaced by an edit is not."""
+    return getattr(sys.modules.get(cls.__module__), cls.__qualname__, None) is cls
+
+
 def _with_imported(names: set[str], by_value: Mapping[str, ModuleType]) -> set[str]:
     """Return modules of the project, and those of the project that they import, directly or not."""
     found: set[str] = set()
@@ -315,6 +362,8 @@ class _DataPickler(pickle.Pickler):
             place = self._writer.place_of(obj)
             if place is not None:
                 return _reduced(place)
+        if isinstance(obj, TypeName) and self._writer.is_own(obj):
+            return reduce_type_name(obj)
         if isinstance(obj, CodeType):
             raise InvalidInput("code objects cannot be sent as source", hint=_HINT)
         if isinstance(obj, MethodType):

@@ -9,12 +9,14 @@ import json
 import logging
 import math
 import multiprocessing
+import numbers
 import os
 import pickle
 import subprocess
 import sys
 import textwrap
 import threading
+from abc import ABC
 from collections.abc import Iterator
 from logging import info
 from pathlib import Path
@@ -24,7 +26,8 @@ from typing import Any, ClassVar, NamedTuple
 import pytest
 
 from aksgpu import errors, jobs
-from aksgpu.payload.captured import class_body_names, imported_names, reachable_functions
+from aksgpu.payload.captured import imported_names, reachable_functions
+from aksgpu.payload.codes import class_body_names
 from aksgpu.payload.modules import find_root, project_modules
 from aksgpu.payload.packing import pack_call
 
@@ -160,6 +163,7 @@ def test_each_kind_of_callable_travels(function: Any, mode: str, tmp_path: Path)
 
 LIMIT = 40
 FACTOR = 3
+LIMIT_OF_SIZE = 5
 
 
 def defines_classes() -> int:
@@ -193,6 +197,32 @@ def test_variables_that_a_class_body_assigns_first_stay_here() -> None:
         return Inner.twice
 
     assert class_body_names(defines_class.__code__) == ["FACTOR"]
+
+
+def test_variables_that_each_way_through_a_class_body_assigns_first_stay_here() -> None:
+    def defines_class(numbers: list[int]) -> int:
+        class Inner:
+            LIMIT = 1
+            found: ClassVar = []
+            for FACTOR in numbers:
+                if FACTOR > LIMIT:
+                    found.append(FACTOR * LIMIT)
+            try:
+                size = len(found)
+            except TypeError:
+                size = LIMIT_OF_SIZE
+            while size > LIMIT:
+                size -= 1
+            with threading.Lock() as HERE:
+                text = str(HERE) + str(LIMIT)
+            rate = LIMIT if numbers else size
+            either = numbers or size or rate
+            last = rate * LIMIT * size
+
+        return Inner.last
+
+    names = set(class_body_names(defines_class.__code__))
+    assert names - {"str", "len", "threading", "ClassVar", "TypeError"} == {"LIMIT_OF_SIZE"}
 
 
 class Slots:
@@ -325,6 +355,46 @@ def uses_scaled() -> int:
     return scaled()
 
 
+@functools.singledispatch
+def kind_of(_: object) -> str:
+    import colorsys
+
+    return colorsys.__name__
+
+
+@kind_of.register
+def _(_: numbers.Number) -> str:
+    import fractions
+
+    return fractions.__name__
+
+
+class Cached:
+    """A class with a value that is computed once."""
+
+    @functools.cached_property
+    def value(self) -> int:
+        return 1
+
+
+@functools.cached_property
+def cached_two(_: object) -> int:
+    return 2
+
+
+def uses_kind() -> str:
+    return kind_of(Cached().value)
+
+
+def test_implementations_by_class_are_part_of_a_call() -> None:
+    assert set(imported_names(uses_kind, project_modules(HERE))) == {"colorsys", "fractions"}
+    before = pack(uses_kind).fingerprint
+    kind_of(1)  # its cache changes, and so does the number of registrations in this process
+    type("New", (ABC,), {}).register(int)
+    kind_of(2)
+    assert pack(uses_kind).fingerprint == before
+
+
 def fingerprints(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str, str]]:
     """Yield a change's name, and the fingerprints of a call before and after it."""
     for kind, one, other in (
@@ -343,6 +413,11 @@ def fingerprints(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str, st
         with monkeypatch.context() as patch:
             patch.setattr(with_default, field, value)
             yield field, before, pack(with_default).fingerprint
+    for owner, field, value in ((kind_of, "registry", {**kind_of.registry, int: str}), (Cached, "value", cached_two)):
+        before = pack(uses_kind).fingerprint
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, field, value)
+            yield field, before, pack(uses_kind).fingerprint
     for name, member in (("first", 2), ("second", property(lambda self: 3)), ("sum", lambda self: 4)):
         before = pack(uses_class).fingerprint
         with monkeypatch.context() as patch:
