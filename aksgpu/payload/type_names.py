@@ -1,6 +1,6 @@
-"""Objects that stand for types: TypeVar, ParamSpec, TypeVarTuple and NewType.
+"""Type variables and new types: TypeVar, ParamSpec, TypeVarTuple and NewType.
 
-pickle finds them by their names in their modules only, so those of a notebook are made anew in the pod.
+pickle finds them by their names in their modules only, so those of a notebook are created again in the pod.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, ForwardRef, NewType, ParamSpec, TypeVar, TypeVarTuple
 __all__ = ["TypeName", "reduce_type_name"]
 
 TypeName = TypeVar | ParamSpec | TypeVarTuple | NewType
-"""An object that stands for a type."""
+"""A type variable or a new type."""
 
 
 def reduce_type_name(obj: TypeName) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """Return how such an object is pickled by value, with the arguments that each supported Python has."""
+    """Return how a type variable or new type is pickled by value, with the arguments that each supported Python has."""
     if isinstance(obj, NewType):
         return NewType, (obj.__name__, obj.__supertype__)
     if isinstance(obj, TypeVar):
