@@ -35,6 +35,12 @@ async def _is_deleted(driver: ClusterDriver, resource: str, name: str) -> None:
     await driver.eventually(gone)
 
 
+async def _wait_until_secrets_are_seen(driver: ClusterDriver) -> None:
+    """Wait until the controllers know all Secrets. Their watch shows them in the order of their creation."""
+    await _owned(driver, "last", {"metadata": {"name": "ghost", "uid": "00000000-0000-0000-0000-000000000000"}})
+    await _is_deleted(driver, "secrets", "last")
+
+
 async def test_background(driver: ClusterDriver, controllers: ControllerManager) -> None:
     await _owned(driver, "owned", await _owner(driver))
     await driver.objects.delete("configmaps", "owner", "default", propagation_policy="Background")
@@ -74,6 +80,7 @@ async def test_foreground_deletes_dependents_of_dependents(
     reference = {"apiVersion": "v1", "kind": "Secret", "name": "second", "uid": second["metadata"]["uid"]}
     meta = {"name": "third", "ownerReferences": [{**reference, "blockOwnerDeletion": True}], "finalizers": ["a.io/b"]}
     await driver.objects.create("secrets", {"metadata": meta}, "default")
+    await _wait_until_secrets_are_seen(driver)
     await driver.objects.delete("configmaps", "owner", "default", propagation_policy="Foreground")
 
     async def leaving() -> bool:
