@@ -31,7 +31,8 @@ def object_key(obj: Object) -> str:
     return f"{meta['namespace']}/{meta['name']}" if meta.get("namespace") else str(meta["name"])
 
 
-def _version(obj: Object) -> int:
+def version_of(obj: Object) -> int:
+    """Return the version of an object; a later version is greater."""
     return int(obj["metadata"].get("resourceVersion") or 0)
 
 
@@ -89,7 +90,7 @@ class Informer:
 
     def update_cache(self, obj: Object) -> None:
         """Store the response to a request, unless the watch has already delivered a later version."""
-        if _version(obj) > self._seen:
+        if version_of(obj) > self._seen:
             self._set(object_key(obj), obj)
 
     async def run(self) -> None:
@@ -100,9 +101,9 @@ class Informer:
                 version = await self._list()
                 async for event in self._objects.watch(self.resource, resource_version=version):
                     failures = 0
-                    self._seen = max(self._seen, _version(event.object))
+                    self._seen = max(self._seen, version_of(event.object))
                     if event.type == "DELETED":
-                        self._remove(object_key(event.object), _version(event.object))
+                        self._remove(object_key(event.object), version_of(event.object))
                     elif event.type != "BOOKMARK":
                         self._set(object_key(event.object), event.object)
             except StatusError as error:
@@ -126,12 +127,12 @@ class Informer:
     def _remove(self, key: str, version: int) -> None:
         """Remove an object that does not exist at a version, unless the response to a write is newer."""
         obj = self._items.get(key)
-        if obj is not None and _version(obj) <= version:
+        if obj is not None and version_of(obj) <= version:
             self._set(key, None)
 
     def _set(self, key: str, new: Object | None) -> None:
         old = self._items.get(key)
-        if old is new or (old and new and _version(new) <= _version(old)):
+        if old is new or (old and new and version_of(new) <= version_of(old)):
             return
         if old and new and old["metadata"].get("uid") != new["metadata"].get("uid"):
             self._set(key, None)  # The object was deleted and another one was created with its name.

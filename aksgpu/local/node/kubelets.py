@@ -18,6 +18,7 @@ from aksgpu.common.private_files import write_private
 from aksgpu.local import node_annotations
 from aksgpu.local.control.controller_runtime import Tasks, get_condition
 from aksgpu.local.control.event_recorder import EventRecorder
+from aksgpu.local.control.informer import version_of
 from aksgpu.local.control.node_lifecycle import LEASE_NAMESPACE
 from aksgpu.local.images import device_plugin
 from aksgpu.local.node import gpus
@@ -119,7 +120,7 @@ class Node:
         A version that is older than the known one is ignored. The watch may deliver it after the node has read a newer
         one.
         """
-        if _version(node) < _version(self.object):
+        if version_of(node) < version_of(self.object):
             return
         self.object = node
         if get_condition(node, "Ready").get("status") == "Unknown":
@@ -318,7 +319,3 @@ class Node:
             # A kubelet uses the node's name as its uid, and `kubectl describe node` looks for that.
             involved = {"kind": "Node", "apiVersion": "", "metadata": {"name": self.name, "uid": self.name}}
             self._events.record_event("kubelet", involved, "Normal", reason, message, host=self.name)
-
-
-def _version(node: Object) -> int:
-    return int(node["metadata"]["resourceVersion"])
