@@ -131,7 +131,7 @@ class Tasks:
 
 
 class Cluster:
-    """The parts that controllers share: informers to read from, and writes that update the informers' caches."""
+    """The parts that controllers share: informers to read from, and requests that update the informers' caches."""
 
     def __init__(self, objects: Objects, settings: Settings) -> None:
         self.objects = objects
@@ -158,6 +158,16 @@ class Cluster:
         """Stop the informers and the event recorder."""
         await self._tasks.cancel()
         await self.events.stop()
+
+    async def read(self, resource: str, name: str, namespace: str | None = None) -> Object:
+        """Read an object from the server. The cache may not have it yet."""
+        return self._update_cache(resource, await self.objects.get(resource, name, namespace))
+
+    async def read_all(self, resource: str, namespace: str | None = None) -> None:
+        """Read all objects of a namespace from the server into the cache, which may not have them yet."""
+        found, _ = await self.objects.list(resource, namespace)
+        for obj in found:
+            self._update_cache(resource, obj)
 
     async def create(self, resource: str, obj: Object) -> Object:
         """Create an object."""

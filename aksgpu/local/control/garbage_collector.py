@@ -66,15 +66,12 @@ class GarbageCollector(Controller):
         if obj is None:
             return None
         resource = key.partition(":")[0]
+        if _is_deleting_with(obj, ORPHAN):
+            await self._orphan_dependents(key, obj)
+            return None
         uid = obj["metadata"]["uid"]
-        if _is_deleting_with(obj, ORPHAN):
-            await self._read_dependents(obj)
-        # An object that owns itself must not wait for itself.
-        dependents = [each for each in self._dependents.get(uid, ()) if each != key]
-        if _is_deleting_with(obj, ORPHAN):
-            await run_all(self._remove_owners(each, {uid}) for each in dependents)
-            await self.cluster.remove_finalizer(resource, obj, ORPHAN)
-        elif _is_deleting_with(obj, FOREGROUND):
+        dependents = self._other_dependents(key, uid)
+        if _is_deleting_with(obj, FOREGROUND):
             if not self._is_blocked(uid, dependents):
                 await self.cluster.remove_finalizer(resource, obj, FOREGROUND)
             for each in dependents:
@@ -83,13 +80,18 @@ class GarbageCollector(Controller):
             await self._check_owners(key, obj, dependents)
         return None
 
-    async def _read_dependents(self, owner: Object) -> None:
-        """Read an owner's dependents into the caches. A dependent that they lack would be deleted after its owner."""
+    def _other_dependents(self, key: str, uid: str) -> list[str]:
+        """Return the keys of an object's dependents. An object that owns itself must not wait for itself."""
+        return [each for each in self._dependents.get(uid, ()) if each != key]
+
+    async def _orphan_dependents(self, key: str, owner: Object) -> None:
+        """Remove the references to an owner, and then its finalizer."""
+        # A dependent that the caches lack would keep its reference, and be deleted after its owner.
         for kind in _KINDS.values():
-            found, _ = await self.cluster.objects.list(kind.plural, owner["metadata"].get("namespace"))
-            for obj in found:
-                if any(each["uid"] == owner["metadata"]["uid"] for each in _owners(obj)):
-                    self.cluster.informer(kind.plural).update_cache(obj)
+            await self.cluster.read_all(kind.plural, owner["metadata"].get("namespace"))
+        uid = owner["metadata"]["uid"]
+        await run_all(self._remove_owners(each, {uid}) for each in self._other_dependents(key, uid))
+        await self.cluster.remove_finalizer(key.partition(":")[0], owner, ORPHAN)
 
     def _is_blocked(self, uid: str, dependents: list[str]) -> bool:
         """Return whether a dependent blocks the foreground deletion of its owner."""
@@ -131,8 +133,7 @@ class GarbageCollector(Controller):
             resource = key.partition(":")[0]
             namespace = obj["metadata"].get("namespace") if "/" in key else None
             with ignoring(404):
-                read = await self.cluster.objects.get(resource, owner["name"], namespace)
-                self.cluster.informer(resource).update_cache(read)
+                await self.cluster.read(resource, owner["name"], namespace)
             found = self._get(key)
         return found if found and found["metadata"]["uid"] == owner["uid"] else None
 

@@ -189,7 +189,7 @@ class TaintEvictionController(Controller):
         """Delete a pod whose node no longer exists. No node agent can end it."""
         with ignoring(404):
             # Once the node is in the cache, its deletion is noticed even if the watch has missed its creation.
-            self._nodes.update_cache(await self.cluster.objects.get("nodes", name))
+            await self.cluster.read("nodes", name)
         if self._nodes.get(name) is not None:
             return  # The node was missing only from the cache.
         if not is_finished(pod):

@@ -227,7 +227,7 @@ class Scheduler:
             # From now on it will not be bound to the node. It may have been bound a moment ago.
             with ignoring(404):
                 meta = victim["metadata"]
-                self._pods.update_cache(await self._cluster.objects.get("pods", meta["name"], meta["namespace"]))
+                await self._cluster.read("pods", meta["name"], meta["namespace"])
             victim = self._unfinished(assigned)
         return victim if victim is not None and victim["spec"].get("nodeName") else None
 

@@ -90,9 +90,7 @@ class ClaimController(Controller):
         """Return whether a pod that has not ended uses a claim. The cache may lack such a pod, the server does not."""
         key = object_key(claim)
         if not any(_uses(pod, key) for pod in self._pods):
-            pods, _ = await self.cluster.objects.list("pods", claim["metadata"]["namespace"])
-            for pod in pods:
-                self._pods.update_cache(pod)
+            await self.cluster.read_all("pods", claim["metadata"]["namespace"])
         return any(_uses(pod, key) for pod in self._pods)
 
     def _check(self, claim: Object) -> Object | None:
