@@ -25,7 +25,7 @@ async def test_a_client_is_connected_before_its_command_has_started() -> None:
     class SlowNode:
         async def execute(self, *args: Any, **options: Any) -> Any:
             await is_connected.wait()
-            raise StatusError(500, "InternalError", "there is no such program")
+            raise StatusError(500, "InternalError", "the program does not exist")
 
     async def handle(request: web.Request) -> web.StreamResponse:
         return await serve_exec(SlowNode(), POD, request)  # type: ignore[arg-type]
@@ -37,4 +37,4 @@ async def test_a_client_is_connected_before_its_command_has_started() -> None:
         async with session.ws_connect(url, protocols=["v5.channel.k8s.io"]) as socket:
             is_connected.set()
             message = await socket.receive()
-    assert b"there is no such program" in message.data
+    assert b"the program does not exist" in message.data
