@@ -94,13 +94,17 @@ def test_a_pool_grows_from_zero_and_shrinks_back(arm: Arm) -> None:
     )
 
 
-def test_a_deleted_cluster_is_not_started_again(arm: Arm) -> None:
-    """The autoscaler is about to scan it, or to create a node."""
+def scaler_after_a_scan(arm: Arm) -> tuple[autoscaler.Scaler, autoscaler.Pool]:
+    """Return the autoscaler of a new cluster, and a pool as it has scanned it."""
     make(arm, gpu_pool(count=1))
     context = arm.manager._context
     (cluster,) = context.state.clusters.values()
-    scaler = autoscaler.Scaler(context, cluster)
-    scanned = autoscaler.Pool(cluster, cluster["pools"]["gpunp"], [], False)
+    return autoscaler.Scaler(context, cluster), autoscaler.Pool(cluster, cluster["pools"]["gpunp"], [], False)
+
+
+def test_a_deleted_cluster_is_not_started_again(arm: Arm) -> None:
+    """The autoscaler is about to scan it, or to create a node."""
+    scaler, scanned = scaler_after_a_scan(arm)
     arm.client().managed_clusters.begin_delete("rg", "aks").result()
     arm.run(scaler.scan())
     arm.run(scaler._reconcile(scanned))
@@ -108,11 +112,7 @@ def test_a_deleted_cluster_is_not_started_again(arm: Arm) -> None:
 
 
 def test_a_stopped_cluster_is_not_started_again(arm: Arm) -> None:
-    make(arm, gpu_pool(count=1))
-    context = arm.manager._context
-    (cluster,) = context.state.clusters.values()
-    scaler = autoscaler.Scaler(context, cluster)
-    scanned = autoscaler.Pool(cluster, cluster["pools"]["gpunp"], [], False)
+    scaler, scanned = scaler_after_a_scan(arm)
     arm.client().managed_clusters.begin_stop("rg", "aks").result()
     arm.run(scaler._reconcile(scanned))
     assert arm.clusters.open_clusters == {}
