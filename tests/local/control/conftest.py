@@ -115,6 +115,14 @@ class ClusterDriver:
 
         await self.eventually(has_message)
 
+    async def wait_until_deleted(self, resource: str, name: str, namespace: str | None = "default") -> None:
+        """Wait until an object no longer exists."""
+
+        async def gone() -> bool:
+            return await self.get(resource, name, namespace) is None
+
+        await self.eventually(gone)
+
     async def wait_for_event(self, reason: str, name: str = "", text: str = "") -> Object:
         """Wait for an event with this reason and this text in its message, and return it.
 

@@ -28,24 +28,17 @@ async def _owned(driver: ClusterDriver, name: str, *owners: dict[str, Any], bloc
     return await driver.objects.create("secrets", {"metadata": {"name": name, "ownerReferences": refs}}, "default")
 
 
-async def _is_deleted(driver: ClusterDriver, resource: str, name: str) -> None:
-    async def gone() -> bool:
-        return await driver.get(resource, name) is None
-
-    await driver.eventually(gone)
-
-
 async def _wait_until_secrets_are_seen(driver: ClusterDriver) -> None:
     """Wait until the controllers know all Secrets. Their watch shows them in the order of their creation."""
     await _owned(driver, "last", {"metadata": {"name": "ghost", "uid": "00000000-0000-0000-0000-000000000000"}})
-    await _is_deleted(driver, "secrets", "last")
+    await driver.wait_until_deleted("secrets", "last")
 
 
 async def test_background(driver: ClusterDriver, controllers: ControllerManager) -> None:
     await _owned(driver, "owned", await _owner(driver))
     await driver.objects.delete("configmaps", "owner", "default", propagation_policy="Background")
     assert await driver.get("configmaps", "owner") is None
-    await _is_deleted(driver, "secrets", "owned")
+    await driver.wait_until_deleted("secrets", "owned")
 
 
 async def test_foreground_deletes_dependents_first(driver: ClusterDriver, controllers: ControllerManager) -> None:
@@ -68,7 +61,7 @@ async def test_foreground_deletes_dependents_first(driver: ClusterDriver, contro
     left = await driver.get("jobs", "job")
     assert left and left["metadata"]["uid"] == job["metadata"]["uid"] and left["metadata"]["deletionTimestamp"]
     await driver.finish_deletions()
-    await _is_deleted(driver, "jobs", "job")
+    await driver.wait_until_deleted("jobs", "job")
     assert await driver.get("pods", pod["metadata"]["name"]) is None
 
 
@@ -89,7 +82,7 @@ async def test_foreground_deletes_dependents_of_dependents(
     await driver.eventually(leaving)
     assert await driver.get("configmaps", "owner") and await driver.get("secrets", "second")
     await driver.objects.patch("secrets", "third", {"metadata": {"finalizers": None}}, "default")
-    await _is_deleted(driver, "configmaps", "owner")
+    await driver.wait_until_deleted("configmaps", "owner")
 
 
 async def test_foreground_with_circular_owners_completes(driver: ClusterDriver, controllers: ControllerManager) -> None:
@@ -99,8 +92,8 @@ async def test_foreground_with_circular_owners_completes(driver: ClusterDriver, 
     circle = {"metadata": {"ownerReferences": [{**reference, "blockOwnerDeletion": True}]}}
     await driver.objects.patch("configmaps", "owner", circle, "default")
     await driver.objects.delete("configmaps", "owner", "default", propagation_policy="Foreground")
-    await _is_deleted(driver, "configmaps", "owner")
-    await _is_deleted(driver, "secrets", "second")
+    await driver.wait_until_deleted("configmaps", "owner")
+    await driver.wait_until_deleted("secrets", "second")
 
 
 async def test_foreground_of_an_object_that_owns_itself_completes(
@@ -111,7 +104,7 @@ async def test_foreground_of_an_object_that_owns_itself_completes(
     itself = {"metadata": {"ownerReferences": [{**reference, "blockOwnerDeletion": True}]}}
     await driver.objects.patch("configmaps", "owner", itself, "default")
     await driver.objects.delete("configmaps", "owner", "default", propagation_policy="Foreground")
-    await _is_deleted(driver, "configmaps", "owner")
+    await driver.wait_until_deleted("configmaps", "owner")
 
 
 async def test_cluster_scoped_objects_ignore_namespaced_owners(
@@ -123,14 +116,14 @@ async def test_cluster_scoped_objects_ignore_namespaced_owners(
     await driver.objects.create("priorityclasses", important)
     await _owned(driver, "owned", owner)
     await driver.objects.delete("configmaps", "owner", "default")
-    await _is_deleted(driver, "secrets", "owned")
+    await driver.wait_until_deleted("secrets", "owned")
     assert await driver.get("priorityclasses", "important", None)
 
 
 async def test_orphan(driver: ClusterDriver, controllers: ControllerManager) -> None:
     await _owned(driver, "owned", await _owner(driver))
     await driver.objects.delete("configmaps", "owner", "default", propagation_policy="Orphan")
-    await _is_deleted(driver, "configmaps", "owner")
+    await driver.wait_until_deleted("configmaps", "owner")
     orphan = await driver.get("secrets", "owned")
     assert orphan and not orphan["metadata"].get("ownerReferences")
 
@@ -148,7 +141,7 @@ async def test_an_object_with_a_remaining_owner_is_kept(driver: ClusterDriver, c
 
 async def test_an_owner_that_never_existed(driver: ClusterDriver, controllers: ControllerManager) -> None:
     await _owned(driver, "owned", {"metadata": {"name": "ghost", "uid": "00000000-0000-0000-0000-000000000000"}})
-    await _is_deleted(driver, "secrets", "owned")
+    await driver.wait_until_deleted("secrets", "owned")
 
 
 async def test_owner_deleted_while_the_controllers_were_stopped(driver: ClusterDriver, registry: Any) -> None:
@@ -156,7 +149,7 @@ async def test_owner_deleted_while_the_controllers_were_stopped(driver: ClusterD
     await driver.objects.delete("configmaps", "owner", "default")
     controllers = ControllerManager(registry, Settings())
     await controllers.start()
-    await _is_deleted(driver, "secrets", "owned")
+    await driver.wait_until_deleted("secrets", "owned")
     await controllers.stop()
 
 
@@ -196,11 +189,7 @@ async def test_a_namespace_reports_what_delays_its_deletion(
     assert {conditions[kind][0] for kind in conditions if "Deletion" in kind} == {"False"} and len(conditions) == 5
     for name in ("one", "two"):
         await driver.objects.patch("configmaps", name, {"metadata": {"finalizers": None}}, "stuck")
-
-    async def gone() -> bool:
-        return await driver.get("namespaces", "stuck", None) is None
-
-    await driver.eventually(gone)
+    await driver.wait_until_deleted("namespaces", "stuck", None)
 
 
 async def test_the_namespace_of_the_leases_is_created_again(

@@ -137,11 +137,7 @@ async def test_an_owner_that_the_garbage_collector_did_not_see(
     await driver.eventually(has_read_the_owner)
     await driver.objects.delete("configmaps", "owner", "default")
     watched.resume("configmaps")
-
-    async def gone() -> bool:
-        return await driver.get("secrets", "owned") is None
-
-    await driver.eventually(gone)
+    await driver.wait_until_deleted("secrets", "owned")
 
 
 async def test_a_node_that_the_eviction_of_pods_did_not_see(
@@ -160,11 +156,7 @@ async def test_a_node_that_the_eviction_of_pods_did_not_see(
     await driver.eventually(has_read_the_node)
     await driver.objects.delete("nodes", "node-a")
     watched.resume("nodes")
-
-    async def gone() -> bool:
-        return await driver.get("pods", "orphan") is None
-
-    await driver.eventually(gone)
+    await driver.wait_until_deleted("pods", "orphan")
 
 
 async def test_a_claim_of_a_pod_that_no_controller_saw(
@@ -196,11 +188,7 @@ async def test_a_claim_of_a_pod_that_no_controller_saw(
     await driver.wait_until_unschedulable("reads", "no nodes available to schedule pods")
     assert await claim()
     await driver.end_pod(pod)
-
-    async def gone() -> bool:
-        return await claim() is None
-
-    await driver.eventually(gone)
+    await driver.wait_until_deleted("persistentvolumeclaims", "data")
 
 
 async def test_a_pod_whose_binding_no_controller_saw(
@@ -241,11 +229,7 @@ async def test_an_object_that_no_controller_saw_is_kept_without_its_owner(
 
     await driver.eventually(is_listed_again)  # The controller asks the server about dependents.
     watched.resume("secrets")
-
-    async def gone() -> bool:
-        return await driver.get("configmaps", "owner") is None
-
-    await driver.eventually(gone)
+    await driver.wait_until_deleted("configmaps", "owner")
     orphan = await driver.get("secrets", "owned")
     assert orphan
     assert not orphan["metadata"].get("ownerReferences")

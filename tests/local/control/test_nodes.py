@@ -107,11 +107,7 @@ async def test_pods_of_a_deleted_node_are_deleted(driver: ClusterDriver, control
         return [each["spec"]["nodeName"] for each in await driver.pods("job", bound=True)] == ["node-b"]
 
     await driver.eventually(moved)
-
-    async def gone() -> bool:
-        return await driver.get("pods", pod["metadata"]["name"]) is None
-
-    await driver.eventually(gone)
+    await driver.wait_until_deleted("pods", pod["metadata"]["name"])
 
 
 async def test_quota_counts_gpus(driver: ClusterDriver, controllers: ControllerManager) -> None:
